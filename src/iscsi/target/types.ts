@@ -1,0 +1,64 @@
+/** Contract of the LIO target adapter (configfs). One target, one LUN 0, one ACL for each initiator. Knows nothing of CSI or LVM. */
+
+export type AclAuth =
+  | { readonly kind: 'none' }
+  | {
+      readonly kind: 'chap';
+      readonly user: string;
+      readonly password: string;
+      readonly mutual: { readonly user: string; readonly password: string } | undefined;
+    }
+  /** Credentials are not known (user secret after a restart, unknown key): existing auth is left as it is; an ACL is not made. */
+  | { readonly kind: 'keep' };
+
+export interface AclSpec {
+  readonly initiatorIqn: string;
+  readonly readonly: boolean;
+  readonly auth: AclAuth;
+}
+
+export interface TargetSpec {
+  readonly volumeId: string;
+  readonly targetIqn: string;
+  /** 32 hex digits. */
+  readonly serial: string;
+  /** The gate's path. */
+  readonly devicePath: string;
+  /** Discards are passed on (emulate_tpu, emulate_tpws): thin volumes only. */
+  readonly discard: boolean;
+  readonly acls: readonly AclSpec[];
+}
+
+export interface SessionInfo {
+  readonly initiatorIqn: string;
+}
+
+export interface TargetState {
+  readonly volumeId: string | undefined;
+  readonly targetIqn: string;
+  readonly enabled: boolean;
+  readonly portals: readonly string[];
+  readonly aclInitiators: readonly string[];
+  readonly backstoreDevice: string | undefined;
+  readonly sessions: readonly SessionInfo[];
+}
+
+export interface Targets {
+  /** Modules loaded, configfs mounted and writable: [] or what is wrong and what to do. */
+  problems(): Promise<string[]>;
+  /** Every target under our IQN prefix, and every backstore of ours (also those without a target), from configfs. */
+  list(): Promise<TargetState[]>;
+  /**
+   * Converges one target to the spec: builds in the safe order, repairs what differs, leaves alone what is right (live
+   * sessions never notice). ACLs not in the spec are fenced off first. `portals: false` leaves the portal for openPortals.
+   */
+  ensure(spec: TargetSpec, options?: { portals?: boolean }): Promise<void>;
+  /** Adds the configured portals to an otherwise complete target. */
+  openPortals(targetIqn: string): Promise<void>;
+  /** Ends one initiator's sessions and bars it: random password, cmdsn_depth, mapped LUN, ACL. Others are not disturbed. */
+  revoke(targetIqn: string, initiatorIqn: string, options: { timeoutMs: number }): Promise<void>;
+  /** `enable` ← 0: ends every session of the target; then each ACL is removed (waits for its sessions). */
+  disable(targetIqn: string, options: { timeoutMs: number }): Promise<void>;
+  /** Removes target, LUN and backstore of the volume, also what is left of half-built ones. The portal goes last. */
+  remove(volumeId: string, targetIqn: string, options: { timeoutMs: number }): Promise<void>;
+}
