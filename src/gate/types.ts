@@ -24,6 +24,8 @@ export interface Gates {
   sever(volumeId: string, options?: { timeoutMs?: number }): Promise<void>;
   /** Absent: nothing to do. Throws while something holds it open. */
   remove(volumeId: string): Promise<void>;
+  /** Is the device beneath the gate an LV of another VG than the one with this UUID? No gate, or an error table: false. */
+  servesOtherVg(volumeId: string, vgUuid: string): Promise<boolean>;
   /** Resumes every gate of ours that is suspended (left by a crash); returns their volume ids. */
   resumeAll(): Promise<string[]>;
   /** Suspends the gates, runs `action`, resumes. A guard outside the process resumes them after 8 s whatever happens to us. */

@@ -49,6 +49,8 @@ export interface Attachment {
   readonly mode: AccessMode;
   readonly readonly: boolean;
   /** Where the CHAP credentials come from. */
+  /** The target does not let it in until it is published again, with the user's secrets (ListVolumes leaves it out). */
+  readonly needsRepublish?: boolean;
   readonly auth:
     | { readonly kind: 'none' }
     | { readonly kind: 'derived'; readonly keyId: string }

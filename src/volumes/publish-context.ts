@@ -24,6 +24,8 @@ export interface PublishContext {
   readonly content: VolumeContent;
   /** The exported device's size when it was published. */
   readonly sizeBytes: number;
+  /** Where credentials come from: nowhere, derived by the controller (below), or the user's own stage secret. */
+  readonly authentication: 'none' | 'derived' | 'user';
   readonly chap: ChapCredentials | undefined;
   /** The target's own credentials towards the initiator. */
   readonly mutualChap: ChapCredentials | undefined;
@@ -39,6 +41,7 @@ export function encodePublishContext(context: PublishContext): Record<string, st
     nonce: context.nonce,
     content: context.content.kind === 'raw' ? 'raw' : context.content.fsType,
     sizeBytes: String(context.sizeBytes),
+    authentication: context.authentication,
   };
   if (context.chap !== undefined) {
     map['chapUser'] = context.chap.user;
@@ -69,6 +72,7 @@ export function decodePublishContext(map: Readonly<Record<string, string>>): Pub
     nonce: required(map, 'nonce', /^[0-9a-f]{32}$/),
     content: content === 'raw' ? { kind: 'raw' } : { kind: 'filesystem', fsType: content as FsType },
     sizeBytes: Number(required(map, 'sizeBytes', /^[0-9]{1,16}$/)),
+    authentication: required(map, 'authentication', /^(none|derived|user)$/) as PublishContext['authentication'],
     chap: credentials(map, 'chapUser', 'chapPassword'),
     mutualChap: credentials(map, 'mutualChapUser', 'mutualChapPassword'),
   };

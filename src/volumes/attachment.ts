@@ -1,0 +1,253 @@
+/**
+ * ControllerPublish and ControllerUnpublish. Attachments are keyed by node name: unpublish cuts every initiator recorded
+ * for that name, whatever IQN the node has by now (order of writes: tags.ts; fence: exports.ts).
+ */
+import { DriverError } from '../errors.ts';
+import { log } from '../system/context.ts';
+import type { PublishRequest } from './backend.ts';
+import { capabilityProblemOf, isReadonlyAttachment, modeClass } from './capabilities.ts';
+import { type ChapPair, userCredentials } from './chap.ts';
+import type { BackendDependencies } from './dependencies.ts';
+import { finishGrowth } from './expansion.ts';
+import { attachmentCredentials, ensureExport, removeExport, revokeInitiator } from './exports.ts';
+import { explainLvm } from './lvm-errors.ts';
+import { type Attachment, isMultiNode, type Volume } from './model.ts';
+import { newToken, targetIqn } from './names.ts';
+import { type NodeIdentity, parseNodeId } from './node-id.ts';
+import type { PublishContext } from './publish-context.ts';
+import { attachmentTag } from './tags.ts';
+import { type VolumeEntry, VolumeTable } from './volume-table.ts';
+
+/** Attachments that are being made and not in the table yet: the limit and the IQN check must see them too. */
+export class PendingAttachments {
+  readonly #pending = new Map<string, NodeIdentity>();
+
+  /** Runs `action` while the attachment counts as pending. */
+  async during<T>(volumeId: string, node: NodeIdentity, action: () => Promise<T>): Promise<T> {
+    const key = `${volumeId}\0${node.nodeName}`;
+    this.#pending.set(key, node);
+    try {
+      return await action();
+    } finally {
+      this.#pending.delete(key);
+    }
+  }
+
+  entries(): { volumeId: string; node: NodeIdentity }[] {
+    return [...this.#pending].map(([key, node]) => ({ volumeId: key.slice(0, key.indexOf('\0')), node }));
+  }
+}
+
+export async function publishVolume(
+  deps: BackendDependencies,
+  pending: PendingAttachments,
+  request: PublishRequest,
+): Promise<PublishContext> {
+  const { config, lvm } = deps;
+  const node = parseNodeId(request.nodeId);
+  const table = await VolumeTable.read(lvm, config.clusterId);
+  let entry = table.require(request.volumeId);
+  if (node === undefined) {
+    throw new DriverError('NOT_FOUND', {
+      problem: `node "${request.nodeId.slice(0, 192)}" is not known`,
+      found: 'its id is not "<node name>/<initiator IQN>" as this driver\'s node plugin tells it',
+      action: 'check that the node plugin of this driver runs there (kubectl get csinode)',
+    });
+  }
+  const problem = capabilityProblemOf(entry.volume, request.capability);
+  if (problem !== undefined) throw new DriverError('INVALID_ARGUMENT', problem);
+  const given = userCredentials(request.secrets);
+  const wanted = wantedAttachment(deps, node, request, given);
+
+  const same = entry.volume.attachments.find((attachment) => attachment.nodeName === node.nodeName);
+  if (same !== undefined && same.initiatorIqn !== node.initiatorIqn) {
+    // The node was re-installed under its old name: the initiator of its former life must never write again.
+    log().warn(
+      { volumeId: entry.volume.id, node: node.nodeName, oldIqn: same.initiatorIqn, newIqn: node.initiatorIqn },
+      'node has a new initiator name: cutting the old one off first',
+    );
+    await detach(deps, entry, [same]);
+    return await publishVolume(deps, pending, request);
+  }
+  if (same !== undefined) {
+    checkSameAttachment(entry.volume, same, wanted);
+    const attachment: Attachment = { ...same, auth: wanted.auth.kind === 'user' ? wanted.auth : same.auth };
+    if (entry.growingFromBytes !== undefined) entry = await finishGrowth(deps, entry);
+    await ensureExport(
+      deps,
+      entry,
+      entry.volume,
+      given === undefined ? {} : { given: { nodeName: node.nodeName, pair: given } },
+    );
+    return contextOf(deps, entry.volume, attachment);
+  }
+
+  checkOtherNodes(entry.volume, wanted);
+  checkInitiatorUnique(table, pending, node);
+  checkLimit(deps, table, pending, node, request.volumeId);
+  return await pending.during(request.volumeId, node, async () => {
+    if (entry.growingFromBytes !== undefined) entry = await finishGrowth(deps, entry);
+    await explainLvm(
+      `the attachment of volume ${request.volumeId} to node ${node.nodeName} could not be recorded`,
+      lvm.vgName,
+      () => lvm.changeTags(request.volumeId, { add: [attachmentTag(wanted)] }),
+    );
+    const volume: Volume = { ...entry.volume, attachments: [...entry.volume.attachments, wanted] };
+    await ensureExport(
+      deps,
+      entry,
+      volume,
+      given === undefined ? {} : { given: { nodeName: node.nodeName, pair: given } },
+    );
+    return contextOf(deps, volume, wanted);
+  });
+}
+
+function wantedAttachment(
+  deps: BackendDependencies,
+  node: NodeIdentity,
+  request: PublishRequest,
+  given: ChapPair | undefined,
+): Attachment {
+  let auth: Attachment['auth'] = { kind: 'none' };
+  if (given !== undefined) auth = { kind: 'user' };
+  else if (deps.chapKeys !== undefined) auth = { kind: 'derived', keyId: deps.chapKeys.currentKeyId };
+  return {
+    nodeName: node.nodeName,
+    nodeId: request.nodeId,
+    initiatorIqn: node.initiatorIqn,
+    nonce: newToken(),
+    access: request.capability.access.kind,
+    mode: request.capability.mode,
+    readonly: isReadonlyAttachment(request.capability, request.readonly),
+    auth,
+  };
+}
+
+/** CSI: published to this node already, with another capability or readonly flag. */
+function checkSameAttachment(volume: Volume, present: Attachment, wanted: Attachment): void {
+  const differs: string[] = [];
+  if (present.access !== wanted.access) differs.push(`${present.access} access instead of ${wanted.access}`);
+  if (modeClass(present.mode) !== modeClass(wanted.mode))
+    differs.push(`mode ${present.mode} instead of ${wanted.mode}`);
+  if (present.readonly !== wanted.readonly) differs.push(present.readonly ? 'read-only' : 'writable');
+  if (differs.length > 0) {
+    throw new DriverError('ALREADY_EXISTS', {
+      problem: `volume ${volume.id} is attached to node ${present.nodeName} in another way`,
+      found: differs.join(', '),
+      action: 'detach it there first',
+    });
+  }
+}
+
+function checkOtherNodes(volume: Volume, wanted: Attachment): void {
+  const others = volume.attachments;
+  if (others.length === 0) return;
+  const blocking = others.filter(
+    (other) =>
+      !isMultiNode(other.mode) || !isMultiNode(wanted.mode) || modeClass(other.mode) !== modeClass(wanted.mode),
+  );
+  if (blocking.length === 0) return;
+  throw new DriverError('FAILED_PRECONDITION', {
+    problem: `volume ${volume.id} cannot be attached to node ${wanted.nodeName} as ${wanted.mode}`,
+    found: `attached to node ${blocking.map((other) => `${other.nodeName} (${other.mode})`).join(', ')}`,
+    action: 'detach it there first; a node that is gone for good is detached with the out-of-service taint',
+  });
+}
+
+/** Cloned hosts: two names with one initiator name would share sessions, and a fence of one would miss the other. */
+function checkInitiatorUnique(table: VolumeTable, pending: PendingAttachments, node: NodeIdentity): void {
+  const known = [
+    ...table.attachments().map(({ attachment }) => attachment),
+    ...pending.entries().map((entry) => entry.node),
+  ];
+  const other = known.find(
+    (candidate) => candidate.initiatorIqn === node.initiatorIqn && candidate.nodeName !== node.nodeName,
+  );
+  if (other === undefined) return;
+  throw new DriverError('FAILED_PRECONDITION', {
+    problem: `nodes ${node.nodeName} and ${other.nodeName} have the same initiator name`,
+    found: node.initiatorIqn,
+    action:
+      'give each host its own in /etc/iscsi/initiatorname.iscsi (iscsi-iname makes one), restart iscsid and the node plugin there',
+  });
+}
+
+function checkLimit(
+  deps: BackendDependencies,
+  table: VolumeTable,
+  pending: PendingAttachments,
+  node: NodeIdentity,
+  volumeId: string,
+): void {
+  const limit = deps.config.maxVolumesPerNode;
+  if (limit === 0) return;
+  const attached = new Set([
+    ...table
+      .attachments()
+      .filter(({ attachment }) => attachment.nodeName === node.nodeName)
+      .map((entry) => entry.volumeId),
+    ...pending
+      .entries()
+      .filter((entry) => entry.node.nodeName === node.nodeName)
+      .map((entry) => entry.volumeId),
+  ]);
+  attached.delete(volumeId);
+  if (attached.size < limit) return;
+  throw new DriverError('RESOURCE_EXHAUSTED', {
+    problem: `node ${node.nodeName} has as many volumes attached as the controller allows`,
+    found: `${attached.size} of ${limit}`,
+    action: 'run the pod elsewhere, or raise max-volumes-per-node of the controller',
+  });
+}
+
+function contextOf(deps: BackendDependencies, volume: Volume, attachment: Attachment): PublishContext {
+  const pair = attachmentCredentials(deps, volume.id, attachment);
+  if (attachment.auth.kind === 'derived' && pair === undefined) {
+    throw new DriverError('FAILED_PRECONDITION', {
+      problem: `CHAP credentials of volume ${volume.id} on node ${attachment.nodeName} cannot be derived`,
+      found: `key "${attachment.auth.keyId}" is not in ${deps.config.chapKeyFile}`,
+      action: 'restore the key file, or detach the volume and attach it again',
+    });
+  }
+  return {
+    targetIqn: targetIqn(deps.config.iqnPrefix, volume.id),
+    portals: deps.config.portals,
+    lun: 0,
+    serial: volume.serial,
+    nonce: attachment.nonce,
+    content: volume.content,
+    sizeBytes: volume.sizeBytes,
+    // A user's own credentials reach the node through its stage secret, not through the VolumeAttachment's status.
+    chap: pair?.chap,
+    mutualChap: pair?.mutual,
+    authentication: attachment.auth.kind,
+  };
+}
+
+/** Empty nodeId: from all nodes. OK when the volume or the attachment is not there. */
+export async function unpublishVolume(deps: BackendDependencies, volumeId: string, nodeId: string): Promise<void> {
+  const table = await VolumeTable.read(deps.lvm, deps.config.clusterId);
+  const entry = table.find(volumeId);
+  if (entry === undefined) return;
+  const node = parseNodeId(nodeId);
+  if (nodeId !== '' && node === undefined) return;
+  const leaving = entry.volume.attachments.filter(
+    (attachment) => node === undefined || attachment.nodeName === node.nodeName,
+  );
+  if (leaving.length > 0) await detach(deps, entry, leaving);
+}
+
+/** Fences the attachments, and only then forgets them. */
+async function detach(deps: BackendDependencies, entry: VolumeEntry, leaving: readonly Attachment[]): Promise<void> {
+  const { volume } = entry;
+  const staying = volume.attachments.filter((attachment) => !leaving.includes(attachment));
+  if (staying.length === 0) {
+    await removeExport(deps, volume.id);
+  } else {
+    for (const attachment of leaving) await revokeInitiator(deps, volume.id, attachment.initiatorIqn);
+  }
+  await explainLvm(`the detachment of volume ${volume.id} could not be recorded`, deps.lvm.vgName, () =>
+    deps.lvm.changeTags(volume.id, { remove: leaving.map(attachmentTag) }),
+  );
+}

@@ -1,0 +1,31 @@
+/** What the LVM backend is built from: adapters, and the few things that it needs of the rest of the driver. */
+import type { ControllerConfig } from '../config-types.ts';
+import type { Gates } from '../gate/types.ts';
+import type { Targets } from '../iscsi/target/types.ts';
+import type { Lvm, VgReport } from '../lvm/types.ts';
+import type { ChapKeys } from './chap.ts';
+import type { FsType } from './model.ts';
+
+/** Deleted volumes on their way out. */
+export interface WipeQueue {
+  /** There may be new work. */
+  wake(): void;
+  /** What still waits, in bytes, and an estimate in seconds (undefined: not known yet). */
+  backlog(): { readonly bytes: number; readonly etaSeconds: number | undefined };
+}
+
+export interface BackendDependencies {
+  readonly config: ControllerConfig;
+  readonly lvm: Lvm;
+  readonly gates: Gates;
+  readonly targets: Targets;
+  /** undefined: CHAP is off. */
+  readonly chapKeys: ChapKeys | undefined;
+  readonly wipeQueue: WipeQueue;
+  /** Are this VG's free extents known to be all zeros? */
+  readonly isBlank: (report: VgReport) => boolean;
+  /** Writes zeros to the range of a device and flushes it; bytes. */
+  readonly zeroRange: (devicePath: string, offsetBytes: number, lengthBytes: number) => Promise<void>;
+  /** Makes the file system on an LV that was never handed out, and flushes it. */
+  readonly makeFileSystem: (devicePath: string, fsType: FsType) => Promise<void>;
+}

@@ -1,0 +1,88 @@
+/** ControllerExpandVolume: online, in whole extents, and blank (order of writes: tags.ts). */
+import { DriverError } from '../errors.ts';
+import type { ExpandResult } from './backend.ts';
+import { capabilityProblemOf } from './capabilities.ts';
+import type { BackendDependencies } from './dependencies.ts';
+import { explainLvm, noRoom } from './lvm-errors.ts';
+import type { CapacityRange, Volume, VolumeCapability } from './model.ts';
+import { checkRange, formatBytes, roundUp } from './sizes.ts';
+import { growingTag, growingTags } from './tags.ts';
+import { type VolumeEntry, VolumeTable } from './volume-table.ts';
+
+export async function expandVolume(
+  deps: BackendDependencies,
+  volumeId: string,
+  capacity: CapacityRange,
+  capability: VolumeCapability | undefined,
+): Promise<ExpandResult> {
+  const { lvm, config } = deps;
+  checkRange(capacity);
+  let entry = (await VolumeTable.read(lvm, config.clusterId)).require(volumeId);
+  if (capability !== undefined) {
+    const problem = capabilityProblemOf(entry.volume, capability);
+    if (problem !== undefined) throw new DriverError('INVALID_ARGUMENT', problem);
+  }
+  if (entry.growingFromBytes !== undefined) entry = await finishGrowth(deps, entry);
+  if (capacity.requiredBytes <= entry.volume.sizeBytes) {
+    if (capacity.limitBytes > 0 && capacity.limitBytes < entry.volume.sizeBytes) {
+      throw new DriverError('OUT_OF_RANGE', {
+        problem: `volume ${volumeId} cannot become smaller`,
+        found: `it has ${entry.volume.sizeBytes} bytes, the limit asked for is ${capacity.limitBytes}`,
+        action: 'create a smaller volume and copy the data',
+      });
+    }
+    // Grown earlier: a crash may have come between the LV and the gate.
+    await growGate(deps, entry);
+    return result(entry.volume);
+  }
+  const { vg } = (await VolumeTable.read(lvm, config.clusterId)).report;
+  const sizeBytes = roundUp(capacity.requiredBytes, vg.extentSizeBytes);
+  if (capacity.limitBytes > 0 && sizeBytes > capacity.limitBytes) {
+    throw new DriverError('OUT_OF_RANGE', {
+      problem: `no volume size fits between ${capacity.requiredBytes} and ${capacity.limitBytes} bytes`,
+      found: `sizes are multiples of ${formatBytes(vg.extentSizeBytes)}, the volume group's extents`,
+      action: 'raise limit_bytes or ask for a multiple of the extent size',
+    });
+  }
+  if (vg.freeBytes < sizeBytes - entry.volume.sizeBytes)
+    throw noRoom(sizeBytes - entry.volume.sizeBytes, vg, deps.wipeQueue);
+
+  const table = await VolumeTable.read(lvm, config.clusterId);
+  const blank = deps.isBlank(table.report);
+  await explainLvm(`volume ${volumeId} could not be expanded to ${formatBytes(sizeBytes)}`, lvm.vgName, async () => {
+    if (!blank) await lvm.changeTags(volumeId, { add: [growingTag(entry.volume.sizeBytes)] });
+    await lvm.extend(volumeId, sizeBytes);
+  });
+  let grown = (await VolumeTable.read(lvm, config.clusterId)).require(volumeId);
+  if (grown.growingFromBytes !== undefined) grown = await finishGrowth(deps, grown);
+  await growGate(deps, grown);
+  return result(grown.volume);
+}
+
+/** Zeroes what an expansion added and nobody has seen yet, and only then lets the gate show it. */
+export async function finishGrowth(deps: BackendDependencies, entry: VolumeEntry): Promise<VolumeEntry> {
+  const { lvm, config } = deps;
+  const { volume, growingFromBytes, lv } = entry;
+  if (growingFromBytes === undefined) return entry;
+  await explainLvm(`the expansion of volume ${volume.id} could not be finished`, lvm.vgName, async () => {
+    if (!lv.active) await lvm.activate([volume.id]);
+    if (volume.sizeBytes > growingFromBytes) {
+      await deps.zeroRange(lv.path, growingFromBytes, volume.sizeBytes - growingFromBytes);
+    }
+    await lvm.changeTags(volume.id, { remove: growingTags(lv) });
+  });
+  return (await VolumeTable.read(lvm, config.clusterId)).require(volume.id);
+}
+
+async function growGate(deps: BackendDependencies, entry: VolumeEntry): Promise<void> {
+  if (entry.volume.attachments.length === 0) return;
+  await deps.gates.ensure({ volumeId: entry.volume.id, lvPath: entry.lv.path, sizeBytes: entry.volume.sizeBytes });
+}
+
+/** A file system grows on the node, now or at the next stage; an attached device must be looked at again. */
+function result(volume: Volume): ExpandResult {
+  return {
+    sizeBytes: volume.sizeBytes,
+    nodeExpansionRequired: volume.attachments.length > 0 || volume.content.kind === 'filesystem',
+  };
+}

@@ -1,0 +1,132 @@
+/** From a volume and its attachments to a gate and a target, and back. The safe orders are in the adapters and in design.md. */
+import { DriverError } from '../errors.ts';
+import type { AclAuth, AclSpec, TargetSpec } from '../iscsi/target/types.ts';
+import { log } from '../system/context.ts';
+import { FileTimeoutError } from '../system/files.ts';
+import type { ChapPair } from './chap.ts';
+import type { BackendDependencies } from './dependencies.ts';
+import { explainLvm } from './lvm-errors.ts';
+import type { Attachment, Volume } from './model.ts';
+import { targetIqn } from './names.ts';
+import type { VolumeEntry } from './volume-table.ts';
+
+/** Credentials that a user gave in this call; they can't be derived again later. */
+export interface GivenCredentials {
+  readonly nodeName: string;
+  readonly pair: ChapPair;
+}
+
+export function attachmentCredentials(
+  deps: BackendDependencies,
+  volumeId: string,
+  attachment: Attachment,
+): ChapPair | undefined {
+  if (attachment.auth.kind !== 'derived') return undefined;
+  return deps.chapKeys?.derive(attachment.auth.keyId, volumeId, attachment.nodeName, attachment.nonce);
+}
+
+function aclAuth(
+  deps: BackendDependencies,
+  volumeId: string,
+  attachment: Attachment,
+  given: GivenCredentials | undefined,
+): AclAuth {
+  if (attachment.auth.kind === 'none') return { kind: 'none' };
+  const pair =
+    attachment.auth.kind === 'user'
+      ? given?.nodeName === attachment.nodeName
+        ? given.pair
+        : undefined
+      : attachmentCredentials(deps, volumeId, attachment);
+  if (pair === undefined) {
+    if (attachment.auth.kind === 'derived') {
+      log().error(
+        { volumeId, node: attachment.nodeName, keyId: attachment.auth.keyId },
+        'CHAP key of an attachment is not in the key file: its access is left as it is; restore the key file',
+      );
+    }
+    return { kind: 'keep' };
+  }
+  return { kind: 'chap', user: pair.chap.user, password: pair.chap.password, mutual: pair.mutual };
+}
+
+export function targetSpec(deps: BackendDependencies, volume: Volume, given?: GivenCredentials): TargetSpec {
+  const acls: AclSpec[] = volume.attachments.map((attachment) => ({
+    initiatorIqn: attachment.initiatorIqn,
+    readonly: attachment.readonly,
+    auth: aclAuth(deps, volume.id, attachment, given),
+  }));
+  return {
+    volumeId: volume.id,
+    targetIqn: targetIqn(deps.config.iqnPrefix, volume.id),
+    serial: volume.serial,
+    devicePath: deps.gates.path(volume.id),
+    discard: volume.provisioning === 'thin',
+    acls,
+  };
+}
+
+/** Makes or repairs LV activation, gate and target; what is right already is not touched. */
+export async function ensureExport(
+  deps: BackendDependencies,
+  entry: VolumeEntry,
+  volume: Volume,
+  options: { given?: GivenCredentials; portals?: boolean } = {},
+): Promise<void> {
+  if (!entry.lv.active) {
+    await explainLvm(`volume ${volume.id} could not be activated`, deps.lvm.vgName, () =>
+      deps.lvm.activate([volume.id]),
+    );
+  }
+  // Not beyond the bytes that are known to be blank: an expansion that a crash cut short is finished first.
+  const sizeBytes = Math.min(volume.sizeBytes, entry.growingFromBytes ?? volume.sizeBytes);
+  await deps.gates.ensure({ volumeId: volume.id, lvPath: entry.lv.path, sizeBytes });
+  await deps.targets.ensure(targetSpec(deps, volume, options.given), { portals: options.portals ?? true });
+}
+
+/** Cuts every initiator off and removes target, backstore and gate. After it returned not one byte reaches the LV. */
+export async function removeExport(deps: BackendDependencies, volumeId: string): Promise<void> {
+  const iqn = targetIqn(deps.config.iqnPrefix, volumeId);
+  const options = { timeoutMs: deps.config.fenceTimeoutMs };
+  await fencing(volumeId, async () => {
+    await deps.targets.disable(iqn, options);
+    await deps.gates.sever(volumeId, options);
+    await deps.targets.remove(volumeId, iqn, options);
+    await deps.gates.remove(volumeId);
+  });
+}
+
+/** Cuts one initiator of several off. */
+export async function revokeInitiator(
+  deps: BackendDependencies,
+  volumeId: string,
+  initiatorIqn: string,
+): Promise<void> {
+  await fencing(volumeId, () =>
+    deps.targets.revoke(targetIqn(deps.config.iqnPrefix, volumeId), initiatorIqn, {
+      timeoutMs: deps.config.fenceTimeoutMs,
+    }),
+  );
+}
+
+/** A fence that does not end in time is ABORTED, never OK: the caller must not give the volume to another node. */
+async function fencing(volumeId: string, action: () => Promise<void>): Promise<void> {
+  try {
+    await action();
+  } catch (cause) {
+    if (cause instanceof DriverError) throw cause;
+    const late = cause instanceof FileTimeoutError || (cause instanceof Error && /Timeout/.test(cause.name));
+    throw new DriverError(
+      'ABORTED',
+      {
+        problem: `volume ${volumeId} could not be cut off from its node${late ? ' in time' : ''}`,
+        found: late
+          ? 'the kernel still waits for I/O or sessions of this target'
+          : 'a step of the fence failed; see the controller log',
+        action:
+          'the call is retried and goes on where it stopped; if it stays so, look at the disks under the volume group (dmesg)',
+      },
+      { cause },
+    );
+  }
+}

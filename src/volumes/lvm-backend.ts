@@ -1,0 +1,179 @@
+/** The Backend over a local volume group: one operation for each volume at a time, nothing before the first reconciliation. */
+import { DriverError } from '../errors.ts';
+import { log } from '../system/context.ts';
+import { KeyedMutex } from '../system/keyed-mutex.ts';
+import { PendingAttachments, publishVolume, unpublishVolume } from './attachment.ts';
+import type { Backend, Capacity, CreateVolumeRequest, ExpandResult, ProbeResult, PublishRequest } from './backend.ts';
+import { capabilityProblem, capabilityProblemOf } from './capabilities.ts';
+import { createVolume } from './creation.ts';
+import { deleteVolume } from './deletion.ts';
+import type { BackendDependencies } from './dependencies.ts';
+import { expandVolume } from './expansion.ts';
+import type { CapacityRange, Volume, VolumeCapability } from './model.ts';
+import { targetIqn, volumeIdForName } from './names.ts';
+import { parseParameters } from './parameters.ts';
+import type { PublishContext } from './publish-context.ts';
+import { type ReconcileResult, reconcile } from './reconcile.ts';
+import { VolumeTable } from './volume-table.ts';
+
+/** An LV more needs about 500 bytes of VG metadata with its tags; less than this left means that none fits safely. */
+const METADATA_RESERVE_BYTES = 4096;
+
+export class LvmBackend implements Backend {
+  readonly #deps: BackendDependencies;
+  readonly #mutex = new KeyedMutex();
+  readonly #pending = new PendingAttachments();
+  /** Why no call can be served yet; undefined once the first reconciliation is through. */
+  #notReady: string | undefined = 'the controller is starting: the volume group has not been read yet';
+
+  constructor(deps: BackendDependencies) {
+    this.#deps = deps;
+  }
+
+  /** Compares and repairs; the first one that succeeds opens the backend for calls. */
+  async reconcile(): Promise<ReconcileResult> {
+    const atStart = this.#notReady !== undefined;
+    try {
+      const result = await reconcile(this.#deps, this.#mutex, { atStart });
+      this.#notReady = undefined;
+      return result;
+    } catch (error) {
+      if (atStart)
+        this.#notReady =
+          error instanceof DriverError
+            ? error.message
+            : 'the first comparison of the volume group with the target failed; see the controller log';
+      throw error;
+    }
+  }
+
+  async probe(): Promise<ProbeResult> {
+    const reasons = this.#notReady === undefined ? [] : [this.#notReady];
+    reasons.push(...(await this.#deps.targets.problems()));
+    try {
+      const { vg } = await this.#deps.lvm.read();
+      if (vg.missingPvCount > 0)
+        reasons.push(
+          `volume group "${vg.name}" misses ${vg.missingPvCount} physical volume(s); bring the disk back (pvs)`,
+        );
+      if (vg.exported) reasons.push(`volume group "${vg.name}" is exported; vgimport it`);
+    } catch (error) {
+      log().debug({ err: error }, 'probe: the volume group cannot be read');
+      reasons.push(
+        `volume group "${this.#deps.lvm.vgName}" cannot be read; check "vgs ${this.#deps.lvm.vgName}" on the storage host`,
+      );
+    }
+    return { ready: reasons.length === 0, reasons };
+  }
+
+  async createVolume(request: CreateVolumeRequest): Promise<Volume> {
+    const volumeId = volumeIdForName(this.#deps.config.clusterId, request.name);
+    return await this.#exclusively(volumeId, () => createVolume(this.#deps, request));
+  }
+
+  async deleteVolume(volumeId: string): Promise<void> {
+    await this.#exclusively(volumeId, () => deleteVolume(this.#deps, volumeId));
+  }
+
+  async expandVolume(
+    volumeId: string,
+    capacity: CapacityRange,
+    capability: VolumeCapability | undefined,
+  ): Promise<ExpandResult> {
+    return await this.#exclusively(volumeId, () => expandVolume(this.#deps, volumeId, capacity, capability));
+  }
+
+  async publishVolume(request: PublishRequest): Promise<PublishContext> {
+    return await this.#exclusively(request.volumeId, () => publishVolume(this.#deps, this.#pending, request));
+  }
+
+  async unpublishVolume(volumeId: string, nodeId: string): Promise<void> {
+    await this.#exclusively(volumeId, () => unpublishVolume(this.#deps, volumeId, nodeId));
+  }
+
+  async getVolume(volumeId: string): Promise<Volume | undefined> {
+    this.#requireReady();
+    const entry = (await this.#table()).findMade(volumeId);
+    return entry === undefined ? undefined : (await this.#markRepublish([entry.volume]))[0];
+  }
+
+  async listVolumes(): Promise<Volume[]> {
+    this.#requireReady();
+    const volumes = (await this.#table())
+      .entries()
+      .filter((entry) => entry.made)
+      .map((entry) => entry.volume)
+      .sort((a, b) => (a.id < b.id ? -1 : 1));
+    return await this.#markRepublish(volumes);
+  }
+
+  async capacity(
+    parameters: Readonly<Record<string, string>>,
+    capabilities: readonly VolumeCapability[],
+  ): Promise<Capacity> {
+    this.#requireReady();
+    const { vg } = (await this.#table()).report;
+    const none = { availableBytes: 0, maximumVolumeSizeBytes: 0, minimumVolumeSizeBytes: vg.extentSizeBytes };
+    // CSI: capacity for volumes of that kind; of a kind that can't be made there is none.
+    try {
+      parseParameters(parameters, this.#deps.config.volumeGroup);
+    } catch (error) {
+      if (error instanceof DriverError) return none;
+      throw error;
+    }
+    if (this.capabilityProblem(undefined, capabilities) !== undefined) return none;
+    if (vg.metadataFreeBytes < METADATA_RESERVE_BYTES) {
+      log().warn(
+        { metadataFreeBytes: vg.metadataFreeBytes },
+        'the metadata area of the volume group is nearly full: no capacity is told',
+      );
+      return none;
+    }
+    return { ...none, availableBytes: vg.freeBytes, maximumVolumeSizeBytes: vg.freeBytes };
+  }
+
+  capabilityProblem(volume: Volume | undefined, capabilities: readonly VolumeCapability[]): string | undefined {
+    for (const capability of capabilities) {
+      const problem = volume === undefined ? capabilityProblem(capability) : capabilityProblemOf(volume, capability);
+      if (problem !== undefined) return problem;
+    }
+    return undefined;
+  }
+
+  checkParameters(parameters: Readonly<Record<string, string>>): void {
+    parseParameters(parameters, this.#deps.config.volumeGroup);
+  }
+
+  async #exclusively<T>(volumeId: string, action: () => Promise<T>): Promise<T> {
+    this.#requireReady();
+    return await this.#mutex.run(volumeId, action);
+  }
+
+  #requireReady(): void {
+    if (this.#notReady !== undefined) {
+      throw new DriverError('UNAVAILABLE', {
+        problem: 'the controller is not ready',
+        found: this.#notReady,
+        action: 'the call is retried',
+      });
+    }
+  }
+
+  #table(): Promise<VolumeTable> {
+    return VolumeTable.read(this.#deps.lvm, this.#deps.config.clusterId);
+  }
+
+  /** A user's CHAP secrets are gone after a reboot of the storage host: such an attachment has no ACL until it is published again. */
+  async #markRepublish(volumes: Volume[]): Promise<Volume[]> {
+    if (!volumes.some((volume) => volume.attachments.some(({ auth }) => auth.kind === 'user'))) return volumes;
+    const acls = new Map((await this.#deps.targets.list()).map((target) => [target.targetIqn, target.aclInitiators]));
+    return volumes.map((volume) => ({
+      ...volume,
+      attachments: volume.attachments.map((attachment) => {
+        const present =
+          acls.get(targetIqn(this.#deps.config.iqnPrefix, volume.id))?.includes(attachment.initiatorIqn) ?? false;
+        return attachment.auth.kind === 'user' && !present ? { ...attachment, needsRepublish: true } : attachment;
+      }),
+    }));
+  }
+}

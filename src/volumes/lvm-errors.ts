@@ -1,0 +1,95 @@
+/** What an LVM failure means to the client. LVM's own words go to the log. */
+import { DriverError } from '../errors.ts';
+import { LvmError, type VolumeGroup } from '../lvm/types.ts';
+import type { WipeQueue } from './dependencies.ts';
+import { formatBytes } from './sizes.ts';
+
+/** Runs one LVM step of an operation; `problem` says what it was for. DriverErrors pass through. */
+export async function explainLvm<T>(problem: string, vgName: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    if (error instanceof LvmError) throw toDriverError(error, problem, vgName);
+    throw error;
+  }
+}
+
+function toDriverError(error: LvmError, problem: string, vgName: string): DriverError {
+  const cause = { cause: error };
+  switch (error.kind) {
+    case 'no-space':
+      return new DriverError(
+        'RESOURCE_EXHAUSTED',
+        {
+          problem,
+          found: `volume group "${vgName}" has not enough free extents`,
+          action: 'delete volumes, or add a physical volume with vgextend',
+        },
+        cause,
+      );
+    case 'metadata-full':
+      return new DriverError(
+        'RESOURCE_EXHAUSTED',
+        {
+          problem,
+          found: `the metadata area of volume group "${vgName}" is full (see vg_mda_free of vgs)`,
+          action:
+            'delete volumes, or add a physical volume with a larger area (pvcreate --metadatasize 64m, then vgextend); an existing area cannot grow',
+        },
+        cause,
+      );
+    case 'vg-not-found':
+    case 'vg-partial':
+      return new DriverError(
+        'UNAVAILABLE',
+        {
+          problem,
+          found: `volume group "${vgName}" is ${error.kind === 'vg-partial' ? 'missing a physical volume' : 'not there'}`,
+          action: 'bring its disks back (pvs, vgs); the call is retried',
+        },
+        cause,
+      );
+    case 'lvm-missing':
+      return new DriverError(
+        'UNAVAILABLE',
+        { problem, found: 'the LVM tools are not installed on the storage host', action: 'install package lvm2' },
+        cause,
+      );
+    case 'in-use':
+      return new DriverError(
+        'FAILED_PRECONDITION',
+        {
+          problem,
+          found: 'the logical volume is in use on the storage host',
+          action: 'see `dmsetup ls --tree` and `lsof` there for who holds it',
+        },
+        cause,
+      );
+    default:
+      return new DriverError(
+        'UNAVAILABLE',
+        {
+          problem,
+          found: 'an LVM command failed',
+          action: 'see the controller log for its words; the call is retried',
+        },
+        cause,
+      );
+  }
+}
+
+export function noRoom(neededBytes: number, vg: VolumeGroup, wipeQueue: WipeQueue): DriverError {
+  const { bytes, etaSeconds } = wipeQueue.backlog();
+  const waiting =
+    bytes === 0
+      ? ''
+      : `; ${formatBytes(bytes)} of deleted volumes are being wiped${etaSeconds === undefined ? '' : `, which takes about ${Math.ceil(etaSeconds)} s more`}`;
+  return new DriverError('RESOURCE_EXHAUSTED', {
+    problem: `no room for ${formatBytes(neededBytes)} in volume group "${vg.name}"`,
+    found: `${formatBytes(vg.freeBytes)} free${waiting}`,
+    action:
+      bytes === 0
+        ? 'delete volumes, ask for less, or add a physical volume with vgextend'
+        : 'wait for the wiping, ask for less, or add a physical volume with vgextend',
+  });
+}
