@@ -1,0 +1,124 @@
+/** The driver's program as a systemd service on a machine of the lab: start, stop, kill, and die at a step. */
+import type { Machine } from '../../lab/machine.ts';
+import { CsiClient } from './csi-client.ts';
+
+export const PROGRAM = '/opt/lvm-iscsi-csi/lvm-iscsi-csi.mjs';
+const STEPS_FOLDER = '/run/lvm-iscsi-csi-steps';
+const START_TIMEOUT_MS = 90_000;
+
+export class DriverUnit {
+  readonly machine: Machine;
+  readonly role: 'controller' | 'node';
+  readonly socket: string;
+  readonly unit: string;
+  #client: CsiClient | undefined;
+
+  constructor(machine: Machine, role: 'controller' | 'node') {
+    this.machine = machine;
+    this.role = role;
+    this.socket = `/run/lvm-iscsi-csi/${role}.sock`;
+    this.unit = `lvm-iscsi-csi-${role}.service`;
+  }
+
+  /** Writes the unit; the program must be on the machine already. Not enabled: a reboot does not start it. */
+  async install(options: readonly string[]): Promise<void> {
+    const command = ['/usr/local/bin/node', PROGRAM, this.role, `--endpoint=unix://${this.socket}`, ...options];
+    await this.machine.writeFile(
+      `/etc/systemd/system/${this.unit}`,
+      `[Unit]\nDescription=lvm-iscsi-csi ${this.role}\nAfter=network-online.target iscsid.service\n[Service]\nEnvironment=LVM_ISCSI_CSI_TEST_STEPS=${STEPS_FOLDER}\nExecStart=${command.map((word) => `"${word}"`).join(' ')}\nTimeoutStopSec=120\n`,
+    );
+    await this.machine.exec(`mkdir -p ${STEPS_FOLDER} && touch /etc/lvm-iscsi-csi-lab && systemctl daemon-reload`);
+  }
+
+  /** Starts it and waits until Probe answers that it is ready. */
+  async start(): Promise<void> {
+    await this.machine.exec(`mkdir -p ${STEPS_FOLDER}; systemctl start ${this.unit}`);
+    await this.waitReady();
+  }
+
+  async waitReady(timeoutMs = START_TIMEOUT_MS): Promise<void> {
+    const client = await this.client();
+    const deadline = performance.now() + timeoutMs;
+    for (;;) {
+      let last: string;
+      try {
+        const { ready } = await client.call<{ ready: { value: boolean } | null }>('Identity', 'Probe', {}, 10_000);
+        if (ready === null || ready.value) return;
+        last = 'Probe answers not ready';
+      } catch (error) {
+        last = String(error);
+      }
+      if (performance.now() > deadline) {
+        const { stdout } = await this.machine.exec(`systemctl status ${this.unit} --no-pager -n 30`, { check: false });
+        throw new Error(`${this.machine.name}: ${this.unit} not ready after ${timeoutMs} ms: ${last}\n${stdout}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 300));
+    }
+  }
+
+  async client(): Promise<CsiClient> {
+    this.#client ??= new CsiClient(await this.machine.forwardSocket(this.socket));
+    return this.#client;
+  }
+
+  /** Orderly: SIGTERM, and it must end by itself. */
+  async stop(): Promise<void> {
+    await this.machine.exec(`systemctl stop ${this.unit}; systemctl reset-failed ${this.unit} 2>/dev/null || true`);
+  }
+
+  /** SIGKILL to the main process alone. */
+  async kill(): Promise<void> {
+    await this.machine.exec(`systemctl kill --kill-whom=main -s KILL ${this.unit}`);
+    await this.waitDead();
+  }
+
+  /** SIGKILL to all of its control group, as when a pod is removed by force. */
+  async killGroup(): Promise<void> {
+    await this.machine.exec(`systemctl kill --kill-whom=all -s KILL ${this.unit}`);
+    await this.waitDead();
+  }
+
+  async waitDead(timeoutMs = 60_000): Promise<void> {
+    await this.machine.waitFor(`! systemctl is-active -q ${this.unit}`, timeoutMs);
+    await this.machine.exec(`systemctl reset-failed ${this.unit} 2>/dev/null || true`);
+  }
+
+  async isRunning(): Promise<boolean> {
+    return (await this.machine.exec(`systemctl is-active -q ${this.unit}`, { check: false })).exitCode === 0;
+  }
+
+  /** The process will die at that point, e.g. "after:lv-create". */
+  async crashAt(point: string): Promise<void> {
+    await this.machine.writeFile(`${STEPS_FOLDER}/crash-at`, point);
+  }
+
+  /** The process will wait at that point until `resume`. */
+  async pauseAt(point: string): Promise<void> {
+    await this.machine.writeFile(`${STEPS_FOLDER}/pause-at`, point);
+  }
+
+  async waitPaused(timeoutMs = 60_000): Promise<void> {
+    await this.machine.waitFor(`test -e ${STEPS_FOLDER}/paused`, timeoutMs, 100);
+  }
+
+  async resume(): Promise<void> {
+    await this.machine.exec(`rm -f ${STEPS_FOLDER}/pause-at ${STEPS_FOLDER}/crash-at`);
+  }
+
+  async takeSteps(): Promise<string[]> {
+    const { stdout } = await this.machine.exec(
+      `cat ${STEPS_FOLDER}/steps.log 2>/dev/null; rm -f ${STEPS_FOLDER}/steps.log`,
+      { check: false },
+    );
+    return stdout.split('\n').filter((line) => line !== '');
+  }
+
+  async log(): Promise<string> {
+    return (await this.machine.exec(`journalctl -u ${this.unit} --no-pager -o cat`, { check: false })).stdout;
+  }
+
+  close(): void {
+    this.#client?.close();
+    this.#client = undefined;
+  }
+}

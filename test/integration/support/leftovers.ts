@@ -1,0 +1,47 @@
+/** After everything: nothing of the driver's is left on any host. Called after each test. */
+import type { Deployment } from './deployment.ts';
+
+/** Each prints one line for each thing left; `prefix: what`. */
+const STORAGE = `
+vgs cinder-volumes >/dev/null 2>&1 && lvs --noheadings -o lv_name,lv_tags cinder-volumes | sed 's/^ */LV: /'
+dmsetup ls 2>/dev/null | grep '^gate-' | sed 's/^/gate: /'
+for t in /sys/kernel/config/target/iscsi/iqn.*; do [ -d "$t" ] && echo "target: $t"; done
+for t in /sys/kernel/config/target/iscsi/iqn.*/tpgt_1/acls/*; do [ -d "$t" ] && echo "ACL: $t"; done
+for b in /sys/kernel/config/target/core/iblock_*/*; do [ -d "$b" ] && echo "backstore: $b"; done
+true`;
+
+const NODE = `
+for s in /sys/class/iscsi_session/session*; do [ -e "$s" ] && echo "session: $(cat $s/targetname)"; done
+for d in /etc/iscsi/nodes /var/lib/iscsi/nodes; do [ -d "$d" ] && find $d -mindepth 1 -maxdepth 1 | sed 's/^/node record: /'; done
+for d in /sys/block/sd*; do [ -e "$d" ] && echo "device: $d"; done
+grep -E ' /var/lib/kubelet/| /dev/sd| /var/lib/lvm-iscsi-csi' /proc/self/mountinfo | awk '{print "mount: " $5 " " $10}'
+[ -d /var/lib/lvm-iscsi-csi ] && find /var/lib/lvm-iscsi-csi -type f | grep -v -F '/boot' | sed 's/^/state file: /'
+[ -d /var/lib/kubelet/pods ] && find /var/lib/kubelet/pods -name mount | sed 's/^/target path: /'
+true`;
+
+/** What is left, one line each, with the host's name; [] when nothing. Wiping has up to `timeoutMs` to end. */
+export async function leftovers(deployment: Deployment, timeoutMs = 120_000): Promise<string[]> {
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    const found: string[] = [];
+    for (const machine of deployment.lab.machines) {
+      const { stdout } = await machine.exec(machine === deployment.lab.storage ? STORAGE : NODE);
+      found.push(
+        ...stdout
+          .split('\n')
+          .filter((line) => line !== '')
+          .map((line) => `${machine.name}: ${line}`),
+      );
+    }
+    // Deleted volumes are wiped and removed in the background; everything else must be gone when the call answers.
+    const pending = found.filter((line) => line.includes('LV: _wipe-'));
+    if (found.length === 0 || pending.length < found.length || performance.now() > deadline) return found;
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
+
+/** @throws Error listing everything that is left */
+export async function assertNothingLeft(deployment: Deployment): Promise<void> {
+  const found = await leftovers(deployment);
+  if (found.length > 0) throw new Error(`left behind:\n${found.join('\n')}`);
+}

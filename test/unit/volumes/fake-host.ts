@@ -1,0 +1,263 @@
+/**
+ * A FAKE storage host, in memory: VG, gates, targets. It exists for what a real one can't be made to do in a unit test:
+ * die between any two calls of an adapter. What LVM, device-mapper and LIO really do is shown in test/integration.
+ */
+import type { ControllerConfig } from '../../../src/config-types.ts';
+import type { Gate, Gates } from '../../../src/gate/types.ts';
+import type { TargetSpec, TargetState, Targets } from '../../../src/iscsi/target/types.ts';
+import { type LogicalVolume, type Lvm, LvmError, type TagChange, type VgReport } from '../../../src/lvm/types.ts';
+import type { BackendDependencies } from '../../../src/volumes/dependencies.ts';
+import { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
+
+export const EXTENT = 4 * 1024 ** 2;
+export const GIB = 1024 ** 3;
+
+export class Crash extends Error {}
+
+interface FakeLv {
+  name: string;
+  sizeBytes: number;
+  tags: Set<string>;
+  active: boolean;
+  /** First byte range that is not known to be zero, per range added. */
+  dirty: { from: number; to: number }[];
+  fileSystem: string | undefined;
+}
+
+export class FakeHost {
+  readonly lvs = new Map<string, FakeLv>();
+  readonly gates = new Map<string, { sizeBytes: number; lv: string; severed: boolean }>();
+  readonly targets = new Map<string, TargetSpec & { enabled: boolean; portals: boolean }>();
+  /** What happened, for tests of the order. */
+  readonly calls: string[] = [];
+  vgBytes = 64 * GIB;
+  blank = false;
+  missingPvs = 0;
+  /** Dies at the n-th mutation from now on, before or after it takes effect. */
+  crashAt: { call: number; when: 'before' | 'after' } | undefined;
+  #mutations = 0;
+
+  config: ControllerConfig = {
+    volumeGroup: 'cinder-volumes',
+    clusterId: 'test',
+    iqnPrefix: 'iqn.2010-10.org.openstack',
+    portals: ['192.0.2.1:3260'],
+    defaultFsType: 'ext4',
+    defaultVolumeSizeBytes: GIB,
+    maxVolumesPerNode: 0,
+    chap: 'off',
+    chapKeyFile: '/nonexistent',
+    wipeBytesPerSecond: 0,
+    fenceTimeoutMs: 1000,
+  };
+
+  get mutations(): number {
+    return this.#mutations;
+  }
+
+  async #mutate(name: string, effect: () => void): Promise<void> {
+    await Promise.resolve();
+    this.#mutations += 1;
+    this.calls.push(name);
+    const dies = this.crashAt?.call === this.#mutations ? this.crashAt.when : undefined;
+    // Dead processes do nothing more: every later call of this life fails as well.
+    if (dies === 'before' || (this.crashAt !== undefined && this.#mutations > this.crashAt.call)) throw new Crash(name);
+    effect();
+    if (dies === 'after') throw new Crash(name);
+  }
+
+  freeBytes(): number {
+    return this.vgBytes - [...this.lvs.values()].reduce((sum, lv) => sum + lv.sizeBytes, 0);
+  }
+
+  #lv(name: string): FakeLv {
+    const lv = this.lvs.get(name);
+    if (lv === undefined) throw new LvmError('lv-not-found', name);
+    return lv;
+  }
+
+  readonly lvm: Lvm = {
+    vgName: 'cinder-volumes',
+    read: async (): Promise<VgReport> => {
+      await Promise.resolve();
+      return {
+        vg: {
+          name: 'cinder-volumes',
+          uuid: 'vg-uuid',
+          sizeBytes: this.vgBytes,
+          freeBytes: this.freeBytes(),
+          extentSizeBytes: EXTENT,
+          metadataSizeBytes: 1 << 20,
+          metadataFreeBytes: 1 << 19,
+          tags: [],
+          missingPvCount: this.missingPvs,
+          exported: false,
+        },
+        lvs: [...this.lvs.values()].map(
+          (lv): LogicalVolume => ({
+            name: lv.name,
+            uuid: lv.name,
+            path: `/dev/cinder-volumes/${lv.name}`,
+            sizeBytes: lv.sizeBytes,
+            tags: [...lv.tags],
+            active: lv.active,
+            open: this.gates.has(lv.name),
+            suspended: false,
+            segmentType: 'linear',
+            poolName: undefined,
+            originName: undefined,
+            dataPercent: undefined,
+            metadataPercent: undefined,
+          }),
+        ),
+      };
+    },
+    createLinear: ({ name, sizeBytes, tags }) =>
+      this.#mutate('lv-create', () => {
+        if (this.lvs.has(name)) throw new LvmError('lv-exists', name);
+        if (sizeBytes > this.freeBytes()) throw new LvmError('no-space', name);
+        this.lvs.set(name, {
+          name,
+          sizeBytes,
+          tags: new Set(tags),
+          active: true,
+          dirty: this.blank ? [] : [{ from: 0, to: sizeBytes }],
+          fileSystem: undefined,
+        });
+      }),
+    changeTags: (name: string, change: TagChange) =>
+      this.#mutate('lv-tags', () => {
+        const lv = this.#lv(name);
+        for (const tag of change.remove ?? []) lv.tags.delete(tag);
+        for (const tag of change.add ?? []) lv.tags.add(tag);
+      }),
+    changeVgTags: () => this.#mutate('vg-tags', () => undefined),
+    rename: (from, to) =>
+      this.#mutate('lv-rename', () => {
+        const lv = this.#lv(from);
+        this.lvs.delete(from);
+        this.lvs.set(to, { ...lv, name: to });
+      }),
+    extend: (name, sizeBytes) =>
+      this.#mutate('lv-extend', () => {
+        const lv = this.#lv(name);
+        if (!this.blank) lv.dirty.push({ from: lv.sizeBytes, to: sizeBytes });
+        lv.sizeBytes = sizeBytes;
+      }),
+    remove: (names) => this.#mutate('lv-remove', () => names.forEach((name) => void this.lvs.delete(name))),
+    activate: (names) =>
+      this.#mutate('lv-activate', () => {
+        for (const name of names) this.#lv(name).active = true;
+      }),
+    deactivate: (names) =>
+      this.#mutate('lv-deactivate', () => {
+        for (const name of names) this.#lv(name).active = false;
+      }),
+  };
+
+  readonly #gates: Gates = {
+    path: (id) => `/dev/mapper/gate-${id}`,
+    list: async (): Promise<Gate[]> =>
+      [...this.gates].map(([volumeId, gate]) => ({
+        volumeId,
+        path: `/dev/mapper/gate-${volumeId}`,
+        suspended: false,
+        table: gate.severed ? 'error' : 'linear',
+        sizeBytes: gate.sizeBytes,
+        backing: undefined,
+        openCount: 0,
+      })),
+    ensure: ({ volumeId, sizeBytes }) =>
+      this.#mutate('gate-ensure', () => {
+        if (!this.#lv(volumeId).active) throw new Error('LV is not active');
+        this.gates.set(volumeId, { sizeBytes, lv: volumeId, severed: false });
+      }),
+    sever: (id) =>
+      this.#mutate('gate-sever', () => {
+        const gate = this.gates.get(id);
+        if (gate !== undefined) gate.severed = true;
+      }),
+    remove: (id) =>
+      this.#mutate('gate-remove', () => {
+        if (this.targets.has(id)) throw new Error('gate is in use');
+        this.gates.delete(id);
+      }),
+    servesOtherVg: async () => false,
+    resumeAll: async () => [],
+    withSuspended: async (_ids, action) => await action(),
+  };
+
+  readonly #targets: Targets = {
+    problems: async () => [],
+    list: async (): Promise<TargetState[]> =>
+      [...this.targets.values()].map((target) => ({
+        volumeId: target.volumeId,
+        targetIqn: target.targetIqn,
+        enabled: target.enabled,
+        portals: target.portals ? this.config.portals : [],
+        aclInitiators: target.acls.map((acl) => acl.initiatorIqn),
+        backstoreDevice: target.devicePath,
+        sessions: [],
+      })),
+    ensure: (spec, options) =>
+      this.#mutate('target-ensure', () => {
+        if (!this.gates.has(spec.volumeId)) throw new Error('no gate');
+        const portals = (options?.portals ?? true) || (this.targets.get(spec.volumeId)?.portals ?? false);
+        this.targets.set(spec.volumeId, { ...spec, enabled: true, portals });
+      }),
+    openPortals: (iqn) =>
+      this.#mutate('target-portals', () => {
+        for (const target of this.targets.values()) if (target.targetIqn === iqn) target.portals = true;
+      }),
+    revoke: (iqn, initiatorIqn) =>
+      this.#mutate('target-revoke', () => {
+        for (const [id, target] of this.targets) {
+          if (target.targetIqn !== iqn) continue;
+          this.targets.set(id, { ...target, acls: target.acls.filter((acl) => acl.initiatorIqn !== initiatorIqn) });
+        }
+      }),
+    disable: (iqn) =>
+      this.#mutate('target-disable', () => {
+        for (const [id, target] of this.targets)
+          if (target.targetIqn === iqn) this.targets.set(id, { ...target, enabled: false, acls: [] });
+      }),
+    remove: (volumeId) => this.#mutate('target-remove', () => void this.targets.delete(volumeId)),
+  };
+
+  dependencies(): BackendDependencies {
+    return {
+      config: this.config,
+      lvm: this.lvm,
+      gates: this.#gates,
+      targets: this.#targets,
+      chapKeys: undefined,
+      wipeQueue: { wake: () => undefined, backlog: () => ({ bytes: 0, etaSeconds: undefined }) },
+      isBlank: () => this.blank,
+      zeroRange: (path, offset, length) =>
+        this.#mutate('zero', () => {
+          const lv = this.#lv(path.slice(path.lastIndexOf('/') + 1));
+          lv.dirty = lv.dirty.filter((range) => range.from < offset || range.to > offset + length);
+        }),
+      makeFileSystem: (path, fsType) =>
+        this.#mutate('mkfs', () => {
+          const lv = this.#lv(path.slice(path.lastIndexOf('/') + 1));
+          if ([...lv.tags].some((tag) => tag.startsWith('lic:att='))) throw new Error('mkfs on an attached volume');
+          if (lv.tags.has('lic:made')) throw new Error('mkfs on a volume that was handed out');
+          lv.fileSystem = fsType;
+        }),
+    };
+  }
+
+  /** A new life of the controller on the same host. */
+  async boot(): Promise<LvmBackend> {
+    this.crashAt = undefined;
+    const backend = new LvmBackend(this.dependencies());
+    await backend.reconcile();
+    return backend;
+  }
+
+  armCrash(call: number, when: 'before' | 'after'): void {
+    this.#mutations = 0;
+    this.crashAt = { call, when };
+  }
+}

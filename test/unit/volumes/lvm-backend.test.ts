@@ -1,0 +1,259 @@
+import { expect } from 'chai';
+import { DriverError } from '../../../src/errors.ts';
+import type { CreateVolumeRequest } from '../../../src/volumes/backend.ts';
+import type { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
+import type { VolumeCapability } from '../../../src/volumes/model.ts';
+import { isWipeName } from '../../../src/volumes/names.ts';
+import { Crash, EXTENT, FakeHost, GIB } from './fake-host.ts';
+
+const EXT4: VolumeCapability = {
+  access: { kind: 'mount', fsType: 'ext4', mountFlags: [] },
+  mode: 'SINGLE_NODE_WRITER',
+};
+const BLOCK: VolumeCapability = { access: { kind: 'block' }, mode: 'SINGLE_NODE_WRITER' };
+const RWX: VolumeCapability = { access: { kind: 'block' }, mode: 'MULTI_NODE_MULTI_WRITER' };
+const NODE_1 = 'node-1/iqn.1993-08.org.debian:01:one';
+const NODE_2 = 'node-2/iqn.1993-08.org.debian:01:two';
+
+function request(name: string, changes: Partial<CreateVolumeRequest> = {}): CreateVolumeRequest {
+  return {
+    name,
+    capacity: { requiredBytes: GIB, limitBytes: 0 },
+    capabilities: [EXT4],
+    parameters: {},
+    source: undefined,
+    ...changes,
+  };
+}
+
+async function codeOf(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+  } catch (error) {
+    if (error instanceof DriverError) return error.code;
+    throw error;
+  }
+  return 'OK';
+}
+
+function publish(backend: LvmBackend, volumeId: string, nodeId: string, capability = EXT4, readonly = false) {
+  return backend.publishVolume({ volumeId, nodeId, capability, readonly, secrets: {} });
+}
+
+describe('volumes over a fake host', () => {
+  it('refuses every call before the first comparison, and tears nothing down while the VG is away', async () => {
+    const host = new FakeHost();
+    const first = await host.boot();
+    const { id } = await first.createVolume(request('a'));
+    await publish(first, id, NODE_1);
+    const { LvmBackend: Fresh } = await import('../../../src/volumes/lvm-backend.ts');
+    const starting = new Fresh({
+      ...host.dependencies(),
+      lvm: { ...host.lvm, read: () => Promise.reject(new Error('VG is away')) },
+    });
+    expect(await codeOf(starting.deleteVolume(id))).to.equal('UNAVAILABLE');
+    await starting.reconcile().then(
+      () => expect.fail('must not succeed'),
+      () => undefined,
+    );
+    expect(host.targets.size).to.equal(1);
+    expect(await codeOf(starting.listVolumes())).to.equal('UNAVAILABLE');
+  });
+
+  it('gives the same volume for the same request, and says what differs for another', async () => {
+    const backend = await new FakeHost().boot();
+    const volume = await backend.createVolume(request('a'));
+    expect(await backend.createVolume(request('a'))).to.deep.equal(volume);
+    expect(
+      await codeOf(backend.createVolume(request('a', { capacity: { requiredBytes: 2 * GIB, limitBytes: 0 } }))),
+    ).to.equal('ALREADY_EXISTS');
+    expect(await codeOf(backend.createVolume(request('a', { capabilities: [BLOCK] })))).to.equal('ALREADY_EXISTS');
+  });
+
+  it('rounds up to extents and refuses a range without one', async () => {
+    const backend = await new FakeHost().boot();
+    expect(
+      (await backend.createVolume(request('a', { capacity: { requiredBytes: GIB + 1, limitBytes: 0 } }))).sizeBytes,
+    ).to.equal(GIB + EXTENT);
+    expect(
+      await codeOf(backend.createVolume(request('b', { capacity: { requiredBytes: GIB + 1, limitBytes: GIB + 2 } }))),
+    ).to.equal('OUT_OF_RANGE');
+    expect(
+      await codeOf(backend.createVolume(request('c', { capacity: { requiredBytes: 2, limitBytes: 1 } }))),
+    ).to.equal('OUT_OF_RANGE');
+    expect(
+      await codeOf(backend.createVolume(request('d', { capacity: { requiredBytes: 65 * GIB, limitBytes: 0 } }))),
+    ).to.equal('RESOURCE_EXHAUSTED');
+  });
+
+  it('does not let two nodes have a single-node volume, and names the one that has it', async () => {
+    const backend = await new FakeHost().boot();
+    const { id } = await backend.createVolume(request('a'));
+    const first = await publish(backend, id, NODE_1);
+    expect((await publish(backend, id, NODE_1)).nonce).to.equal(first.nonce);
+    expect(await codeOf(publish(backend, id, NODE_1, EXT4, true))).to.equal('ALREADY_EXISTS');
+    try {
+      await publish(backend, id, NODE_2);
+      expect.fail('must not be attached twice');
+    } catch (error) {
+      expect(error).to.be.instanceOf(DriverError).with.property('code', 'FAILED_PRECONDITION');
+      expect((error as Error).message).to.contain('node-1');
+    }
+    expect(await codeOf(backend.deleteVolume(id))).to.equal('FAILED_PRECONDITION');
+    await backend.unpublishVolume(id, NODE_1);
+    expect((await publish(backend, id, NODE_2)).nonce).to.not.equal(first.nonce);
+  });
+
+  it('cuts an old initiator of the same node name off, by name', async () => {
+    const host = new FakeHost();
+    const backend = await host.boot();
+    const { id } = await backend.createVolume(request('a'));
+    await publish(backend, id, NODE_1);
+    await publish(backend, id, 'node-1/iqn.1993-08.org.debian:01:reinstalled');
+    expect(host.targets.get(id)?.acls.map((acl) => acl.initiatorIqn)).to.deep.equal([
+      'iqn.1993-08.org.debian:01:reinstalled',
+    ]);
+    await backend.unpublishVolume(id, NODE_1);
+    expect(host.targets.size + host.gates.size).to.equal(0);
+  });
+
+  it('refuses two node names with one initiator, also when both are published at once', async () => {
+    const backend = await new FakeHost().boot();
+    const a = await backend.createVolume(request('a'));
+    const b = await backend.createVolume(request('b'));
+    const codes = await Promise.all([
+      codeOf(publish(backend, a.id, NODE_1)),
+      codeOf(publish(backend, b.id, NODE_1.replace('node-1', 'clone'))),
+    ]);
+    expect(codes.sort()).to.deep.equal(['FAILED_PRECONDITION', 'OK']);
+  });
+
+  it('keeps its own limit of attachments, also for calls at once', async () => {
+    const host = new FakeHost();
+    host.config = { ...host.config, maxVolumesPerNode: 2 };
+    const backend = await host.boot();
+    const ids = await Promise.all(
+      ['a', 'b', 'c', 'd'].map(async (name) => (await backend.createVolume(request(name))).id),
+    );
+    const codes = await Promise.all(ids.map((id) => codeOf(publish(backend, id, NODE_1))));
+    expect(codes.filter((code) => code === 'OK')).to.have.length(2);
+    expect(codes.filter((code) => code === 'RESOURCE_EXHAUSTED')).to.have.length(2);
+  });
+
+  it('revokes one node of several and leaves the others', async () => {
+    const host = new FakeHost();
+    const backend = await host.boot();
+    const { id } = await backend.createVolume(request('a', { capabilities: [RWX] }));
+    await publish(backend, id, NODE_1, RWX);
+    await publish(backend, id, NODE_2, RWX);
+    host.calls.length = 0;
+    await backend.unpublishVolume(id, NODE_1);
+    expect(host.calls).to.deep.equal(['target-revoke', 'lv-tags']);
+    await backend.unpublishVolume(id, '');
+    expect(host.targets.size + host.gates.size).to.equal(0);
+  });
+
+  it('zeroes what an expansion adds before the gate shows it', async () => {
+    const host = new FakeHost();
+    const backend = await host.boot();
+    const { id } = await backend.createVolume(request('a'));
+    await publish(backend, id, NODE_1);
+    host.calls.length = 0;
+    const result = await backend.expandVolume(id, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined);
+    expect(result).to.deep.equal({ sizeBytes: 2 * GIB, nodeExpansionRequired: true });
+    expect(host.calls).to.deep.equal(['lv-tags', 'lv-extend', 'zero', 'lv-tags', 'gate-ensure']);
+    expect(host.gates.get(id)?.sizeBytes).to.equal(2 * GIB);
+  });
+
+  it('answers for nodes and volumes that are not known', async () => {
+    const backend = await new FakeHost().boot();
+    const { id } = await backend.createVolume(request('a'));
+    expect(await codeOf(publish(backend, id, 'some-fake-node-id'))).to.equal('NOT_FOUND');
+    expect(await codeOf(publish(backend, 'fake-vol-id', NODE_1))).to.equal('NOT_FOUND');
+    expect(await codeOf(backend.unpublishVolume('fake-vol-id', NODE_1))).to.equal('OK');
+    expect(await codeOf(backend.unpublishVolume(id, 'some-fake-node-id'))).to.equal('OK');
+    expect(await codeOf(backend.deleteVolume('fake-vol-id'))).to.equal('OK');
+  });
+
+  // A whole life, with a death of the controller before and after each mutation of each call, a new start, and the
+  // retry that a CO makes. The end must be the same as without the death.
+  const life: { name: string; run: (backend: LvmBackend) => Promise<unknown> }[] = [
+    { name: 'create', run: (backend) => backend.createVolume(request('a')) },
+    { name: 'publish', run: async (backend) => publish(backend, await idOf(backend), NODE_1) },
+    {
+      name: 'expand',
+      run: async (backend) =>
+        backend.expandVolume(await idOf(backend), { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined),
+    },
+    { name: 'unpublish', run: async (backend) => backend.unpublishVolume(await idOf(backend), NODE_1) },
+    { name: 'delete', run: async (backend) => backend.deleteVolume(await idOf(backend)) },
+  ];
+  async function idOf(_backend: LvmBackend): Promise<string> {
+    const { volumeIdForName } = await import('../../../src/volumes/names.ts');
+    return volumeIdForName('test', 'a');
+  }
+
+  for (const blank of [false, true]) {
+    for (const [index, operation] of life.entries()) {
+      it(`survives a death at each step of ${operation.name} (free extents ${blank ? 'known blank' : 'not trusted'})`, async () => {
+        const reference = await play(blank, index, undefined);
+        let points = 0;
+        for (let call = 1; call <= reference.mutations; call += 1) {
+          for (const when of ['before', 'after'] as const) {
+            const crashed = await play(blank, index, { call, when });
+            expect(summary(crashed.host), `${operation.name}: died ${when} mutation ${call}`).to.deep.equal(
+              summary(reference.host),
+            );
+            points += 1;
+          }
+        }
+        expect(points).to.be.greaterThan(2);
+      });
+    }
+  }
+
+  async function play(blank: boolean, index: number, crash: { call: number; when: 'before' | 'after' } | undefined) {
+    const host = new FakeHost();
+    host.blank = blank;
+    let backend = await host.boot();
+    for (const operation of life.slice(0, index)) await operation.run(backend);
+    const operation = life[index];
+    if (operation === undefined) throw new Error('no such operation');
+    host.armCrash(crash?.call ?? Number.MAX_SAFE_INTEGER, crash?.when ?? 'before');
+    let died = false;
+    try {
+      await operation.run(backend);
+    } catch (error) {
+      // Errors made of the crash on its way out do not matter: nobody hears a dead process.
+      if (crash === undefined) throw error;
+      died = true;
+      if (!(error instanceof Crash) && !(error instanceof DriverError)) throw error;
+    }
+    const mutations = host.mutations;
+    if (crash !== undefined) expect(died, 'the crash point was reached').to.equal(true);
+    backend = await host.boot();
+    await operation.run(backend);
+    await backend.reconcile();
+    return { host, mutations };
+  }
+
+  function summary(host: FakeHost) {
+    const lvs = [...host.lvs.values()].map((lv) => ({
+      kind: isWipeName(lv.name) ? 'wipe' : 'volume',
+      sizeBytes: lv.sizeBytes,
+      dirty: isWipeName(lv.name) ? [] : lv.dirty,
+      fileSystem: lv.fileSystem,
+      tags: [...lv.tags].map((tag) => tag.replace(/[0-9a-f]{32}/g, 'HEX')).sort(),
+    }));
+    return {
+      volumes: lvs.filter((lv) => lv.kind === 'volume'),
+      wipes: lvs.filter((lv) => lv.kind === 'wipe').length,
+      gates: [...host.gates.values()],
+      targets: [...host.targets.values()].map((target) => ({
+        acls: target.acls,
+        enabled: target.enabled,
+        portals: target.portals,
+      })),
+    };
+  }
+});
