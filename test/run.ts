@@ -1,0 +1,100 @@
+/**
+ * `npm test`: everything, in the order of what fails fastest: static checks, unit, integration in the lab, csi-sanity.
+ * A failed stage does not stop the later ones. Ends with `N passed, N failed, N skipped`.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+interface Counts {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+interface Stage {
+  readonly name: string;
+  readonly command: readonly string[];
+  /** `checks`: the command is one check that passes or fails; `counted`: it writes its counts to TEST_COUNTS_FILE. */
+  readonly kind: 'check' | 'counted';
+}
+
+const ROOT = path.join(import.meta.dirname, '..');
+const bin = (name: string) => path.join(ROOT, 'node_modules/.bin', name);
+
+const STAGES: readonly Stage[] = [
+  { name: 'lint', command: [bin('biome'), 'check', '--error-on-warnings', '.'], kind: 'check' },
+  { name: 'types', command: [bin('tsc')], kind: 'check' },
+  { name: 'build', command: [process.execPath, 'build.ts'], kind: 'check' },
+  { name: 'unit', command: [bin('mocha')], kind: 'counted' },
+  { name: 'integration', command: [bin('mocha'), '--config', '.mocharc.integration.json'], kind: 'counted' },
+  { name: 'sanity', command: [process.execPath, 'test/sanity/run.ts'], kind: 'counted' },
+];
+
+const only = process.argv.slice(2);
+const scratch = mkdtempSync(path.join(tmpdir(), 'lvm-iscsi-csi-test-'));
+let running: ChildProcess | undefined;
+let interrupted = false;
+
+async function run(stage: Stage): Promise<Counts> {
+  const countsFile = path.join(scratch, `${stage.name}.json`);
+  const [file, ...args] = stage.command;
+  if (file === undefined) throw new Error('empty command');
+  const child = spawn(file, args, {
+    cwd: ROOT,
+    stdio: 'inherit',
+    env: { ...process.env, TEST_COUNTS_FILE: countsFile },
+  });
+  running = child;
+  const code = await new Promise<number>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('exit', (exitCode) => resolve(exitCode ?? 1));
+  });
+  running = undefined;
+  if (stage.kind === 'check') return { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, skipped: 0 };
+  let counts: Counts;
+  try {
+    counts = JSON.parse(readFileSync(countsFile, 'utf8')) as Counts;
+  } catch {
+    // It ended before it could count: that is a failure, whatever its exit code says.
+    return { passed: 0, failed: 1, skipped: 0 };
+  }
+  if (code !== 0 && counts.failed === 0) counts.failed = 1;
+  if (counts.passed + counts.failed === 0) counts.failed = 1;
+  return counts;
+}
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    // Each stage cleans up after itself; the terminal has told it already, a plain kill has not.
+    interrupted = true;
+    running?.kill(signal);
+  });
+}
+
+const total: Counts = { passed: 0, failed: 0, skipped: 0 };
+const summary: string[] = [];
+const unknown = only.filter((name) => !STAGES.some((stage) => stage.name === name));
+if (unknown.length > 0) {
+  console.error(`no stage ${unknown.join(', ')}; there are ${STAGES.map((stage) => stage.name).join(', ')}`);
+  process.exit(2);
+}
+for (const stage of STAGES) {
+  if (interrupted) break;
+  if (only.length > 0 && !only.includes(stage.name)) continue;
+  console.log(`\n=== ${stage.name}`);
+  const begin = performance.now();
+  const counts = await run(stage);
+  total.passed += counts.passed;
+  total.failed += counts.failed;
+  total.skipped += counts.skipped;
+  summary.push(
+    `${stage.name.padEnd(12)} ${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped  (${((performance.now() - begin) / 1000).toFixed(0)} s)`,
+  );
+}
+rmSync(scratch, { recursive: true, force: true });
+console.log(`\n=== summary\n${summary.join('\n')}`);
+if (interrupted) console.log('interrupted: the stages not listed did not run');
+console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+process.exit(total.failed > 0 || interrupted ? 1 : 0);
