@@ -1,0 +1,167 @@
+/**
+ * A home on the host for commands that must never be killed.
+ *
+ * A pod's death (OOM, force-delete) and systemd's `KillMode=control-group` kill every process of our control group,
+ * and neither `nsenter` nor `setsid` leaves it. So each process makes one long-lived systemd scope of its own, and each
+ * mutating command moves itself there (one write to `cgroup.procs`) before it becomes the real program: until then
+ * nothing has been changed, so dying there is harmless. The scope is held by a keeper, which ends when we end; the
+ * scope itself lives on until the last command in it has ended, and systemd then collects it.
+ *
+ * Where that cannot be had (cgroup v1, no right to write there) each command gets a scope of its own by `systemd-run`,
+ * at the cost of a D-Bus round trip. Without systemd they run in our own control group, and the log says so, once.
+ */
+import { randomBytes } from 'node:crypto';
+import { log } from './context.ts';
+import { type HostNamespace, inHostNamespace } from './host-namespace.ts';
+import { type Keeper, startKeeper } from './keeper.ts';
+
+export type ScopeEntry =
+  /** `procsPath`, in the host's mount namespace: a process enters by writing 0 to it. */
+  | { readonly kind: 'cgroup'; readonly procsPath: string }
+  | { readonly kind: 'systemd-run' }
+  | { readonly kind: 'none' };
+
+/**
+ * When the scope is stopped (host shutdown), its commands get SIGCONT, which does nothing, in place of SIGTERM: systemd
+ * then waits for them to end, at most TimeoutStopSec, and does not SIGKILL them itself.
+ */
+const SCOPE_PROPERTIES = ['--property=KillSignal=SIGCONT', '--property=SendSIGKILL=no'];
+const SYSTEMD_RUN = ['systemd-run', '--scope', '--quiet', '--collect', ...SCOPE_PROPERTIES];
+
+/** Printed, with this exit code, by a command that could not enter the scope: proof that nothing has been run. */
+const SCOPE_GONE = 'lvm-iscsi-csi: the scope for mutating commands is gone';
+const SCOPE_GONE_EXIT_CODE = 125;
+
+/** The OOM killer must not prefer a mutating command, and a pod's oom_score_adj (up to 1000) is inherited. */
+const SPARE_FROM_OOM = '{ echo -900 > /proc/self/oom_score_adj; } 2>/dev/null || :';
+const ENTER_AND_EXEC = [
+  `{ echo 0 > "$0"; } 2>/dev/null || { echo '${SCOPE_GONE}' >&2; exit ${SCOPE_GONE_EXIT_CODE}; }`,
+  SPARE_FROM_OOM,
+  'exec "$@"',
+].join('; ');
+const EXEC = `${SPARE_FROM_OOM}; exec "$@"`;
+
+/** systemd tells the scope's control group; finding ourselves listed in it proves that the path is right. */
+const KEEP = [
+  'group=$(systemctl show --property=ControlGroup --value "$0") || exit 3',
+  'procs="/sys/fs/cgroup$group/cgroup.procs"',
+  'grep -qx "$$" "$procs" || exit 4',
+  'echo "$procs"',
+  'read _',
+].join('; ');
+
+const READY_TIMEOUT_MS = 30_000;
+/** After a failure the cheaper way is used for this long before the scope is tried again. */
+const RETRY_AFTER_MS = 60_000;
+
+export class MutatingScope {
+  readonly #host: HostNamespace;
+  readonly #owner: string;
+  #keeper: Keeper | undefined;
+  #entry: Promise<ScopeEntry> | undefined;
+  #fallbackUntil = 0;
+  #warned = false;
+  #closed = false;
+
+  /** `owner` goes into the unit's name, e.g. the role. */
+  constructor(host: HostNamespace, owner: string) {
+    this.#host = host;
+    this.#owner = owner;
+  }
+
+  /** How the next mutating command gets out of our control group. Makes the scope when there is none. Never throws. */
+  entry(): Promise<ScopeEntry> {
+    if (this.#entry === undefined || (this.#fallbackUntil !== 0 && Date.now() > this.#fallbackUntil)) {
+      this.#fallbackUntil = 0;
+      this.#entry = this.#open();
+    }
+    return this.#entry;
+  }
+
+  /** A command found the scope gone: the next entry() makes a new one. */
+  invalidate(gone: ScopeEntry): void {
+    void this.#entry?.then((current) => {
+      if (current === gone) this.#entry = undefined;
+    });
+  }
+
+  /** Lets go of the scope; commands in it go on. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#entry;
+    await this.#keeper?.stop();
+    this.#keeper = undefined;
+  }
+
+  async #open(): Promise<ScopeEntry> {
+    if (!(await this.#hasSystemd())) {
+      this.#warnOnce('no systemd on this host: a mutating command dies with this process’s control group');
+      return { kind: 'none' };
+    }
+    const unit = `lvm-iscsi-csi-${this.#owner}-${randomBytes(6).toString('hex')}.scope`;
+    const argv = [...SYSTEMD_RUN, `--unit=${unit}`, '--property=Delegate=yes', 'sh', '-c', KEEP, unit];
+    try {
+      const keeper = await startKeeper(inHostNamespace(this.#host, argv), READY_TIMEOUT_MS);
+      const entry: ScopeEntry = { kind: 'cgroup', procsPath: keeper.firstLine };
+      this.#keeper = keeper;
+      void keeper.exited.then((how) => {
+        if (this.#closed) return;
+        log().warn({ unit, how }, 'the keeper of the scope for mutating commands has ended; a new one is made');
+        this.invalidate(entry);
+      });
+      log().info({ unit, procs: entry.procsPath }, 'mutating commands run in a scope of their own');
+      return entry;
+    } catch (error) {
+      return await this.#fallBack(error);
+    }
+  }
+
+  async #fallBack(reason: unknown): Promise<ScopeEntry> {
+    this.#fallbackUntil = Date.now() + RETRY_AFTER_MS;
+    try {
+      const probe = await startKeeper(inHostNamespace(this.#host, [...SYSTEMD_RUN, 'echo', 'ok']), READY_TIMEOUT_MS);
+      await probe.stop();
+      log().warn({ err: reason }, 'no lasting scope for mutating commands; each gets one of its own by systemd-run');
+      return { kind: 'systemd-run' };
+    } catch (error) {
+      log().warn({ err: error }, 'systemd refuses scopes: a mutating command dies with this process’s control group');
+      return { kind: 'none' };
+    }
+  }
+
+  async #hasSystemd(): Promise<boolean> {
+    // As sd_booted(3), asked in the host's mount namespace.
+    const script = '[ -d /run/systemd/system ] && command -v systemd-run >/dev/null && echo yes || echo no';
+    try {
+      const probe = await startKeeper(inHostNamespace(this.#host, ['sh', '-c', script]), READY_TIMEOUT_MS);
+      await probe.stop();
+      return probe.firstLine === 'yes';
+    } catch (error) {
+      this.#warnOnce('cannot tell whether the host runs systemd', error);
+      return false;
+    }
+  }
+
+  #warnOnce(message: string, error?: unknown): void {
+    if (this.#warned) return;
+    this.#warned = true;
+    log().warn(error === undefined ? {} : { err: error }, message);
+  }
+}
+
+/** The argument vector, still without nsenter, that runs `argv` out of our control group. */
+export function throughScope(entry: ScopeEntry, argv: readonly string[]): string[] {
+  switch (entry.kind) {
+    case 'cgroup':
+      return ['sh', '-c', ENTER_AND_EXEC, entry.procsPath, ...argv];
+    case 'systemd-run':
+      return [...SYSTEMD_RUN, 'sh', '-c', EXEC, 'sh', ...argv];
+    case 'none':
+      return [...argv];
+  }
+}
+
+/** True only when the command was never started because the scope was gone: it may be run again. */
+export function isScopeGone(entry: ScopeEntry, exitCode: number | undefined, stderr: string): boolean {
+  return entry.kind === 'cgroup' && exitCode === SCOPE_GONE_EXIT_CODE && stderr.startsWith(SCOPE_GONE);
+}
