@@ -1,0 +1,39 @@
+/** Which services a process offers: Identity always, Controller and Node by what it was given. */
+import type { NodeOperations } from '../node/operations.ts';
+import type { Handlers } from './call.ts';
+import { type ControllerOptions, controllerService } from './controller.ts';
+import { identityService } from './identity.ts';
+import { nodeService } from './node.ts';
+import type { ServiceName } from './proto.ts';
+import { Readiness } from './readiness.ts';
+
+export interface ServiceOptions {
+  readonly driverName: string;
+  readonly version: string;
+  /** There in the roles controller and all. */
+  readonly controller?: ControllerOptions | undefined;
+  /** There in the roles node and all. */
+  readonly node?: NodeOperations | undefined;
+}
+
+export interface CsiServices {
+  readonly services: Readonly<Partial<Record<ServiceName, Handlers>>>;
+  /** What Probe answers, with the reasons, for /readyz. */
+  readonly readiness: Readiness;
+}
+
+export function csiServices(options: ServiceOptions): CsiServices {
+  const { controller, node, driverName, version } = options;
+  const readiness = new Readiness([
+    ...(controller === undefined ? [] : [async () => await controller.backend.probe()]),
+    ...(node === undefined ? [] : [async () => await node.probe()]),
+  ]);
+  return {
+    readiness,
+    services: {
+      Identity: { ...identityService({ driverName, version, readiness }) },
+      ...(controller === undefined ? {} : { Controller: { ...controllerService(controller) } }),
+      ...(node === undefined ? {} : { Node: { ...nodeService(node) } }),
+    },
+  };
+}

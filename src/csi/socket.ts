@@ -1,0 +1,69 @@
+/** Where the server listens: endpoint syntax, and the socket file that a dead process left behind. */
+import { lstat, unlink } from 'node:fs/promises';
+import { createConnection } from 'node:net';
+import { DriverError } from '../errors.ts';
+import { log } from '../system/context.ts';
+
+/** sun_path of sockaddr_un is 108 bytes with its terminating NUL (unix(7)). */
+const MAX_SOCKET_PATH_BYTES = 107;
+
+/**
+ * `unix:///run/x/csi.sock`, `unix:/run/x/csi.sock` or `/run/x/csi.sock` → the path.
+ * @throws DriverError INVALID_ARGUMENT
+ */
+export function socketPath(endpoint: string): string {
+  const path = endpoint.replace(/^unix:(\/\/)?(?=\/)/, '');
+  const problem = !path.startsWith('/')
+    ? 'is not the absolute path of a unix socket'
+    : Buffer.byteLength(path) > MAX_SOCKET_PATH_BYTES
+      ? `is longer than the ${MAX_SOCKET_PATH_BYTES} bytes that a socket's path may have`
+      : undefined;
+  if (problem === undefined) return path;
+  throw new DriverError('INVALID_ARGUMENT', {
+    problem: `CSI endpoint ${problem}`,
+    found: JSON.stringify(endpoint),
+    action: 'use unix:///path/csi.sock',
+  });
+}
+
+/**
+ * Makes way for our socket. A socket file is removed only when a connect was refused, so that nobody listens on it.
+ * @throws DriverError FAILED_PRECONDITION when something else is there or somebody listens
+ */
+export async function removeStaleSocket(path: string): Promise<void> {
+  const problem = await occupant(path);
+  if (problem === 'nothing') return;
+  if (problem === 'stale') {
+    log().info({ path }, 'removing a stale socket: nobody listens on it');
+    await unlink(path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error;
+    });
+    return;
+  }
+  throw new DriverError('FAILED_PRECONDITION', {
+    problem: `cannot listen on ${path}`,
+    found: problem,
+    action: 'stop the other process, or choose another endpoint',
+  });
+}
+
+async function occupant(path: string): Promise<string> {
+  try {
+    const stat = await lstat(path);
+    if (!stat.isSocket()) return 'a file that is not a socket';
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 'nothing';
+    throw error;
+  }
+  const refusal = await new Promise<string | undefined>((resolve) => {
+    const connection = createConnection(path);
+    connection.once('connect', () => {
+      connection.destroy();
+      resolve(undefined);
+    });
+    connection.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+  });
+  if (refusal === 'ECONNREFUSED') return 'stale';
+  if (refusal === 'ENOENT') return 'nothing';
+  return refusal === undefined ? 'another process listens on it' : `connecting to it failed with ${refusal}`;
+}
