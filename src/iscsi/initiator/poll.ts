@@ -1,0 +1,19 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+
+export interface PollOptions {
+  /** From now, in milliseconds. The probe runs at least once, and once more when the time is up. */
+  readonly timeoutMs: number;
+  readonly intervalMs: number;
+}
+
+/** Asks until the answer is not undefined; undefined when the time is up. The kernel offers no event for these conditions. */
+export async function pollUntil<T>(probe: () => Promise<T | undefined>, options: PollOptions): Promise<T | undefined> {
+  const deadline = Date.now() + options.timeoutMs;
+  for (;;) {
+    const answer = await probe();
+    if (answer !== undefined) return answer;
+    const leftMs = deadline - Date.now();
+    if (leftMs <= 0) return undefined;
+    await sleep(Math.min(options.intervalMs, leftMs));
+  }
+}
