@@ -1,7 +1,8 @@
 /** CSI Node service: wire requests to the node plugin's operations. */
 import { DriverError } from '../errors.ts';
 import type { NodeOperations, VolumeStats } from '../node/operations.ts';
-import { decodePublishContext } from '../volumes/publish-context.ts';
+import { userCredentials } from '../volumes/chap.ts';
+import { decodePublishContext, type PublishContext } from '../volumes/publish-context.ts';
 import {
   checkAbsolutePath,
   parseCapacity,
@@ -34,7 +35,7 @@ export function nodeService(node: NodeOperations): NodeService {
       const volumeId = requireText('volume_id', request.volume_id);
       const stagingPath = requireAbsolutePath('staging_target_path', request.staging_target_path);
       const capability = requireCapability('volume_capability', request.volume_capability);
-      const publishContext = decodePublishContext(request.publish_context);
+      const publishContext = withUserSecrets(decodePublishContext(request.publish_context), request.secrets);
       return await inFlight.run(volumeId, 'NodeStageVolume', request, async () => {
         await node.stage({ volumeId, publishContext, stagingPath, capability });
         return {};
@@ -96,6 +97,19 @@ export function nodeService(node: NodeOperations): NodeService {
       return { node_id: nodeId, max_volumes_per_node: maxVolumes };
     },
   };
+}
+
+/** A user's own CHAP credentials do not travel in publish_context: the node stage secret brings them. */
+function withUserSecrets(context: PublishContext, secrets: wire.StringMap): PublishContext {
+  if (context.authentication !== 'user') return context;
+  const given = userCredentials(secrets);
+  if (given !== undefined) return { ...context, chap: given.chap, mutualChap: given.mutual };
+  throw new DriverError('INVALID_ARGUMENT', {
+    problem: "the volume was published with the user's own CHAP credentials, and NodeStageVolume has none",
+    found: `secret keys ${Object.keys(secrets).sort().join(', ') || '(none)'}`,
+    action:
+      'name one secret in the StorageClass as csi.storage.k8s.io/controller-publish-secret-name and csi.storage.k8s.io/node-stage-secret-name',
+  });
 }
 
 /** CSI specification, NodePublishVolume: FAILED_PRECONDITION when staging is claimed and the path is not set. */
