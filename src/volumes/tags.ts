@@ -147,7 +147,7 @@ export function readLv(lv: LogicalVolume, clusterId: string): LvMeaning {
   }
   const cluster = unescapeTagValue(values.get('cluster')?.[0] ?? '');
   if (cluster !== clusterId) return refuse(`belongs to cluster "${cluster}", this controller serves "${clusterId}"`);
-  const name = values.get('name')?.[0];
+  const name = unescapeTagValue(values.get('name')?.[0] ?? '&');
   const serial = values.get('serial')?.[0];
   const content = parseContent(values.get('content')?.[0]);
   if (name === undefined || serial === undefined || !/^[0-9a-f]{32}$/.test(serial) || content === undefined) {
@@ -167,7 +167,7 @@ export function readLv(lv: LogicalVolume, clusterId: string): LvMeaning {
     growingFromBytes: growing.length === 0 ? undefined : Math.min(...growing),
     volume: {
       id: lv.name,
-      name: unescapeTagValue(name),
+      name,
       sizeBytes: lv.sizeBytes,
       serial,
       content,
