@@ -22,6 +22,8 @@ export interface CommonConfig {
   readonly runDir: string;
   /** A call that takes longer is warned about, in milliseconds. */
   readonly slowCallMs: number;
+  /** After SIGTERM, how long calls in progress may take to end, in milliseconds. Mutating commands are never killed. */
+  readonly drainTimeoutMs: number;
 }
 
 export interface ControllerConfig {

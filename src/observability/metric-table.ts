@@ -1,0 +1,136 @@
+/** Every metric's name, once: the code that sets them and docs/metrics.md both come from this table. */
+
+export interface MetricSpec {
+  readonly name: string;
+  readonly type: 'counter' | 'gauge' | 'histogram';
+  readonly help: string;
+  readonly labels: readonly string[];
+  /** Upper bounds of a histogram, in seconds. */
+  readonly buckets?: readonly number[];
+  /** Which role has it. */
+  readonly role: 'both' | 'controller' | 'node';
+}
+
+const CALL_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
+
+export const METRICS = {
+  build: {
+    name: 'lvm_iscsi_csi_build_info',
+    type: 'gauge',
+    help: 'Always 1; the labels tell version and role.',
+    labels: ['version', 'role'],
+    role: 'both',
+  },
+  rpcDuration: {
+    name: 'lvm_iscsi_csi_rpc_duration_seconds',
+    type: 'histogram',
+    help: 'Duration of CSI calls by method and gRPC code.',
+    labels: ['method', 'code'],
+    buckets: CALL_BUCKETS,
+    role: 'both',
+  },
+  rpcInFlight: {
+    name: 'lvm_iscsi_csi_rpc_in_flight',
+    type: 'gauge',
+    help: 'CSI calls in progress by method.',
+    labels: ['method'],
+    role: 'both',
+  },
+  commandDuration: {
+    name: 'lvm_iscsi_csi_command_duration_seconds',
+    type: 'histogram',
+    help: 'Duration of commands on the host (lvs, lvcreate, dmsetup, iscsiadm, mount…) by program, kind (read, mutate) and outcome (ok, exit, signal, timeout, missing, failed).',
+    labels: ['program', 'kind', 'outcome'],
+    buckets: CALL_BUCKETS,
+    role: 'both',
+  },
+  volumes: {
+    name: 'lvm_iscsi_csi_volumes',
+    type: 'gauge',
+    help: 'Volumes of this cluster in the volume group.',
+    labels: [],
+    role: 'controller',
+  },
+  attachments: {
+    name: 'lvm_iscsi_csi_attachments',
+    type: 'gauge',
+    help: 'Attachments of volumes to nodes.',
+    labels: [],
+    role: 'controller',
+  },
+  sessions: {
+    name: 'lvm_iscsi_csi_sessions',
+    type: 'gauge',
+    help: 'iSCSI sessions: on the controller those at its targets, on a node those that the driver made, by state.',
+    labels: ['state'],
+    role: 'both',
+  },
+  vgSize: {
+    name: 'lvm_iscsi_csi_vg_size_bytes',
+    type: 'gauge',
+    help: 'Size of the volume group.',
+    labels: ['vg'],
+    role: 'controller',
+  },
+  vgFree: {
+    name: 'lvm_iscsi_csi_vg_free_bytes',
+    type: 'gauge',
+    help: 'Free space of the volume group; what waits for wiping is not free.',
+    labels: ['vg'],
+    role: 'controller',
+  },
+  vgMetadataSize: {
+    name: 'lvm_iscsi_csi_vg_metadata_size_bytes',
+    type: 'gauge',
+    help: 'Size of the volume group’s metadata area (vg_mda_size).',
+    labels: ['vg'],
+    role: 'controller',
+  },
+  vgMetadataFree: {
+    name: 'lvm_iscsi_csi_vg_metadata_free_bytes',
+    type: 'gauge',
+    help: 'Free part of the metadata area (vg_mda_free); at 0 no volume can be created although there is space.',
+    labels: ['vg'],
+    role: 'controller',
+  },
+  wipeBacklog: {
+    name: 'lvm_iscsi_csi_wipe_backlog_bytes',
+    type: 'gauge',
+    help: 'Bytes of deleted volumes that are still to be wiped before their space is free.',
+    labels: [],
+    role: 'controller',
+  },
+  wipeBacklogVolumes: {
+    name: 'lvm_iscsi_csi_wipe_backlog_volumes',
+    type: 'gauge',
+    help: 'Deleted volumes that wait for wiping, the one in progress included.',
+    labels: [],
+    role: 'controller',
+  },
+  wiped: {
+    name: 'lvm_iscsi_csi_wiped_bytes_total',
+    type: 'counter',
+    help: 'Bytes wiped since the start; its rate is the speed of wiping.',
+    labels: [],
+    role: 'controller',
+  },
+  gatesSuspended: {
+    name: 'lvm_iscsi_csi_gates_suspended',
+    type: 'gauge',
+    help: 'Gates that hold I/O back; above 0 for longer than seconds means that volumes hang.',
+    labels: [],
+    role: 'controller',
+  },
+} as const satisfies Readonly<Record<string, MetricSpec>>;
+
+export type MetricKey = keyof typeof METRICS;
+
+/** For docs/metrics.md (`node build.ts --docs` writes it, a unit test compares). */
+export function renderMetricsAsMarkdown(): string {
+  const lines = ['| metric | type | labels | role | meaning |', '|---|---|---|---|---|'];
+  for (const spec of Object.values<MetricSpec>(METRICS)) {
+    const labels = spec.labels.map((label) => `\`${label}\``).join(', ');
+    lines.push(`| \`${spec.name}\` | ${spec.type} | ${labels} | ${spec.role} | ${spec.help.replaceAll('|', '\\|')} |`);
+  }
+  return `${lines.join('\n')}\n`;
+}
