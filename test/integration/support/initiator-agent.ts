@@ -3,14 +3,15 @@
  * request on stdin, one JSON answer on stdout. Bundled by `initiator-machine.ts`.
  */
 import { text } from 'node:stream/consumers';
+import { OpenIscsi } from '../../../src/iscsi/initiator/open-iscsi.ts';
+import type { Initiator } from '../../../src/iscsi/initiator/types.ts';
 import { BlockingFiles } from '../../../src/system/blocking-files.ts';
 import { runFileHelper } from '../../../src/system/file-helper.ts';
 import { FILE_HELPER_COMMAND } from '../../../src/system/file-helper-protocol.ts';
 import { HostCommands } from '../../../src/system/host-commands.ts';
 import { setStepHook } from '../../../src/system/step.ts';
-import { OpenIscsi } from '../../../src/iscsi/initiator/open-iscsi.ts';
-import type { Initiator } from '../../../src/iscsi/initiator/types.ts';
 
+/** An argument {"$": i} is the value of call number i before it, {"$": i, "first": true} that list's first element. */
 export type AgentCall = readonly [method: keyof Initiator, ...args: readonly unknown[]];
 
 export interface AgentRequest {
@@ -55,17 +56,23 @@ async function serve(request: AgentRequest): Promise<AgentAnswer[]> {
       replacementTimeoutSeconds: 900,
     },
   });
+  const answers: AgentAnswer[] = [];
+  const resolve = (arg: unknown): unknown => {
+    const reference = arg as { $?: number; first?: boolean } | null;
+    if (typeof reference !== 'object' || reference?.$ === undefined) return arg;
+    const value = answers[reference.$]?.value;
+    return reference.first === true ? (value as readonly unknown[])[0] : value;
+  };
   const one = async ([method, ...args]: AgentCall): Promise<AgentAnswer> => {
     const startedAt = performance.now();
     const durationMs = (): number => Math.round(performance.now() - startedAt);
     try {
       const call = initiator[method].bind(initiator) as (...all: readonly unknown[]) => Promise<unknown>;
-      return { value: await call(...args), durationMs: durationMs() };
+      return { value: await call(...args.map(resolve)), durationMs: durationMs() };
     } catch (error) {
       return { error: describe(error), durationMs: durationMs() };
     }
   };
-  const answers: AgentAnswer[] = [];
   if (request.parallel === true) answers.push(...(await Promise.all(request.calls.map(one))));
   else for (const call of request.calls) answers.push(await one(call));
   await files.close();

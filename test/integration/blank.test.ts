@@ -1,0 +1,79 @@
+import { expect } from 'chai';
+import type { Lab } from '../lab/lab.ts';
+import type { Deployment } from './support/deployment.ts';
+import { nodeOf, useDeployment } from './support/suite.ts';
+import { MIB, TestVolume } from './support/volume-life.ts';
+
+const DISK_MIB = 1024;
+const fillWithPattern = async (lab: Lab) => {
+  // "TENANT-A" over and over: the data of somebody who was here before.
+  await lab.storage.exec(
+    `yes TENANT-A | head -c ${DISK_MIB}M | dd of=${lab.storage.disks[0]} bs=1M oflag=direct iflag=fullblock status=none conv=fsync`,
+    { timeoutMs: 300_000 },
+  );
+};
+
+/** Bytes of the device, read whole through the node past its cache, that hold the pattern; and how many are not zero. */
+async function traces(deployment: Deployment, path: string): Promise<{ pattern: number; nonZero: number }> {
+  const node = nodeOf(deployment, 0).machine;
+  const { stdout } = await node.exec(
+    `dd if=${path} bs=1M iflag=direct status=none > /root/image; grep -a -o 'ENANT-\\?' /root/image | wc -l; tr -d '\\0' < /root/image | wc -c; rm /root/image`,
+    { timeoutMs: 300_000 },
+  );
+  const [pattern, nonZero] = stdout.split('\n').map(Number);
+  return { pattern: pattern ?? Number.NaN, nonZero: nonZero ?? Number.NaN };
+}
+
+for (const scrub of [false, true]) {
+  describe(`blank when handed out, on a disk full of another's data (${scrub ? 'after scrub' : 'never scrubbed'})`, () => {
+    const suite = useDeployment({
+      nodes: 1,
+      scrub,
+      beforeVg: fillWithPattern,
+      storage: { disks: [{ name: 'vg', sizeBytes: DISK_MIB * MIB }] },
+    });
+
+    it('raw: created, expanded, deleted and created again: all zeros', async () => {
+      const { deployment } = suite;
+      const node = nodeOf(deployment, 0);
+      const volume = await new TestVolume(deployment, { name: 'blank-raw', kind: 'block', sizeBytes: 64 * MIB }).up(
+        node,
+      );
+      expect(await traces(deployment, volume.targetPath())).to.deep.equal({ pattern: 0, nonZero: 0 });
+      await volume.expand(128 * MIB);
+      await volume.nodeExpand(node);
+      expect(await traces(deployment, volume.targetPath())).to.deep.equal({ pattern: 0, nonZero: 0 });
+      await node.machine.exec(
+        `yes TENANT-B | head -c 128M | dd of=${volume.targetPath()} bs=1M oflag=direct iflag=fullblock conv=fsync status=none`,
+      );
+      await volume.down(node);
+      const next = await new TestVolume(deployment, { name: 'blank-next', kind: 'block', sizeBytes: 512 * MIB }).up(
+        node,
+      );
+      expect(await traces(deployment, next.targetPath())).to.deep.equal({ pattern: 0, nonZero: 0 });
+      await next.down(node);
+    });
+
+    for (const kind of ['ext4', 'xfs'] as const) {
+      it(`${kind}: nothing but the new file system's own blocks`, async () => {
+        const { deployment } = suite;
+        const node = nodeOf(deployment, 0);
+        const volume = await new TestVolume(deployment, { name: `blank-${kind}`, kind, sizeBytes: 320 * MIB }).create();
+        await volume.attach(node);
+        await volume.stage(node);
+        const device = (await node.machine.exec(`findmnt -no SOURCE '${volume.stagingPath}'`)).stdout;
+        await node.machine.exec(`fsfreeze -f '${volume.stagingPath}'`);
+        const found = await traces(deployment, device);
+        await node.machine.exec(`fsfreeze -u '${volume.stagingPath}'`);
+        expect(found.pattern).to.equal(0);
+        // Its own metadata: superblocks, bitmaps, inode tables, journal headers; far from a device's worth.
+        expect(found.nonZero)
+          .to.be.greaterThan(0)
+          .and.lessThan(2 * MIB);
+        await volume.unstage(node);
+        await volume.detach(node);
+        await volume.delete();
+      });
+    }
+  });
+}

@@ -1,0 +1,135 @@
+import { expect } from 'chai';
+import { blockCapability, codeOf, failureOf, mountCapability } from './support/csi-client.ts';
+import { nodeOf, useDeployment } from './support/suite.ts';
+import { MIB, TestVolume } from './support/volume-life.ts';
+
+const NAMES = [
+  'n'.repeat(128),
+  'größe-名前-💾',
+  `it's "quoted" \`id\``,
+  '$(touch /tmp/pwned); reboot',
+  'two\nlines\tand tab',
+  '-rf --force',
+  '../../etc/passwd',
+  '%s%n @ ~',
+];
+
+describe('what is refused, and what must work', () => {
+  const suite = useDeployment({ nodes: 1 });
+
+  it('names of 128 characters, Unicode, quotes, $(…) and newlines: a volume each, or a clear refusal; nothing is run', async () => {
+    const { deployment } = suite;
+    const node = nodeOf(deployment, 0);
+    for (const name of NAMES) {
+      const volume = new TestVolume(deployment, { name, kind: 'block', sizeBytes: 4 * MIB });
+      // The specification lets a plugin refuse control characters, and asks it to accept all else up to 128 bytes.
+      const control = [...name].some((character) => character < ' ');
+      if (control) {
+        expect(await codeOf(volume.create()), JSON.stringify(name)).to.equal('INVALID_ARGUMENT');
+        continue;
+      }
+      await volume.up(node);
+      expect((await new TestVolume(deployment, volume.spec).create()).id, 'the same name is the same volume').to.equal(
+        volume.id,
+      );
+      await volume.down(node);
+    }
+    for (const machine of deployment.lab.machines) await machine.exec('! test -e /tmp/pwned');
+  });
+
+  it('a node that is not known: NOT_FOUND at publish, OK at unpublish', async () => {
+    const { deployment } = suite;
+    const controller = await deployment.controller.client();
+    const volume = await new TestVolume(deployment, { name: 'unknown-node' }).create();
+    const failure = await failureOf(
+      controller.call('Controller', 'ControllerPublishVolume', {
+        volume_id: volume.id,
+        node_id: 'no-such-node',
+        volume_capability: volume.capability,
+      }),
+    );
+    expect(failure.code).to.equal('NOT_FOUND');
+    expect(failure.message).to.contain('no-such-node');
+    await controller.call('Controller', 'ControllerUnpublishVolume', { volume_id: volume.id, node_id: 'no-such-node' });
+    await volume.delete();
+  });
+
+  it('a full volume group: RESOURCE_EXHAUSTED that says what is free; GetCapacity agrees; what fits still works', async () => {
+    const { deployment } = suite;
+    const controller = await deployment.controller.client();
+    const capacity = await controller.call<{ available_capacity: string; maximum_volume_size: { value: string } }>(
+      'Controller',
+      'GetCapacity',
+      { volume_capabilities: [blockCapability()] },
+    );
+    const available = Number(capacity.available_capacity);
+    expect(Number(capacity.maximum_volume_size.value)).to.equal(available);
+    const tooLarge = new TestVolume(deployment, { name: 'too-large', kind: 'block', sizeBytes: available + 4 * MIB });
+    const failure = await failureOf(tooLarge.create());
+    expect(failure.code).to.equal('RESOURCE_EXHAUSTED');
+    expect(failure.message).to.match(/free/).and.to.contain('vgextend');
+    const all = await new TestVolume(deployment, { name: 'all-of-it', kind: 'block', sizeBytes: available }).create();
+    const one = new TestVolume(deployment, { name: 'one-more', kind: 'block', sizeBytes: 4 * MIB });
+    expect(await codeOf(one.create())).to.equal('RESOURCE_EXHAUSTED');
+    await all.delete();
+  });
+
+  it('file systems and modes that cannot be: each with its reason', async () => {
+    const { deployment } = suite;
+    const controller = await deployment.controller.client();
+    const create = (capability: object, extra: object = {}) =>
+      controller.call('Controller', 'CreateVolume', { name: 'refused', volume_capabilities: [capability], ...extra });
+    for (const [call, code, words] of [
+      [create(mountCapability('ext4', 'MULTI_NODE_MULTI_WRITER')), 'INVALID_ARGUMENT', /volumeMode Block/],
+      [create(mountCapability('btrfs')), 'INVALID_ARGUMENT', /btrfs.*ext4/],
+      [
+        create(mountCapability('ext4'), { parameters: { provisionning: 'thick' } }),
+        'INVALID_ARGUMENT',
+        /"provisionning"/,
+      ],
+      [
+        create(mountCapability('ext4'), { parameters: { volumeGroup: 'other' } }),
+        'INVALID_ARGUMENT',
+        /"other".*cinder-volumes/,
+      ],
+      [
+        create(mountCapability('xfs'), { capacity_range: { required_bytes: '1', limit_bytes: String(8 * MIB) } }),
+        'OUT_OF_RANGE',
+        /300 MiB/,
+      ],
+    ] as const) {
+      const failure = await failureOf(call);
+      expect(failure.code).to.equal(code);
+      expect(failure.message).to.match(words);
+      expect(Buffer.byteLength(failure.message)).to.be.at.most(1000);
+    }
+  });
+});
+
+describe('a volume group whose metadata area is full', () => {
+  const suite = useDeployment({ nodes: 0, vgcreate: '--metadatasize 64k' });
+
+  it('is RESOURCE_EXHAUSTED with the remedy; deletion makes room again', async function () {
+    this.timeout(1_200_000);
+    const { deployment } = suite;
+    const made: TestVolume[] = [];
+    let failure: { code: string; message: string } | undefined;
+    for (let index = 0; index < 400 && failure === undefined; index += 1) {
+      const volume = new TestVolume(deployment, {
+        name: `m-${index}-${'x'.repeat(110)}`,
+        kind: 'block',
+        sizeBytes: 4 * MIB,
+      });
+      try {
+        await volume.create();
+        made.push(volume);
+      } catch (error) {
+        failure = error as { code: string; message: string };
+      }
+    }
+    expect(failure?.code).to.equal('RESOURCE_EXHAUSTED');
+    expect(failure?.message).to.contain('metadata').and.to.contain('--metadatasize');
+    expect(made.length).to.be.greaterThan(10);
+    for (const volume of made) await volume.delete();
+  });
+});
