@@ -1,0 +1,68 @@
+/**
+ * Bundles the driver into one executable file, dist/lvm-iscsi-csi.mjs: `node build.ts [--out FILE]`.
+ * `node build.ts --docs` writes the generated tables of docs/ instead (a unit test says when they are out of step).
+ */
+import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { build } from 'esbuild';
+import { renderOptionsAsMarkdown } from './src/config-docs.ts';
+import { renderMetricsAsMarkdown } from './src/observability/metric-table.ts';
+
+const ROOT = import.meta.dirname;
+
+/** CommonJS packages in an ES module still ask for `require`, and for Node's own modules by it. */
+const REQUIRE =
+  "import { createRequire as __createRequire } from 'node:module';\nconst require = __createRequire(import.meta.url);";
+
+/** Builds and answers the file's size in bytes. */
+export async function bundle(outfile: string): Promise<number> {
+  const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
+  await build({
+    entryPoints: [join(ROOT, 'src/main.ts')],
+    outfile,
+    bundle: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'esm',
+    // Stack traces of a driver in the field should read like its source.
+    minify: false,
+    sourcemap: false,
+    legalComments: 'none',
+    banner: { js: REQUIRE },
+    define: {
+      EMBEDDED_CSI_PROTO: JSON.stringify(readFileSync(join(ROOT, 'proto/csi.proto'), 'utf8')),
+      EMBEDDED_VERSION: JSON.stringify(version),
+    },
+    logLevel: 'warning',
+  });
+  chmodSync(outfile, 0o755);
+  return statSync(outfile).size;
+}
+
+/** Files of docs/ with a generated part, and that part. */
+export const GENERATED_DOCS: readonly { readonly path: string; readonly render: () => string }[] = [
+  { path: join(ROOT, 'docs/configuration.md'), render: renderOptionsAsMarkdown },
+  { path: join(ROOT, 'docs/metrics.md'), render: renderMetricsAsMarkdown },
+];
+
+/** The text with its generated part (between the two marks) replaced. */
+export function withGenerated(text: string, generated: string): string {
+  const marks = /(<!-- generated: begin[^>]*-->\n)[\s\S]*(<!-- generated: end -->)/;
+  if (!marks.test(text)) throw new Error('no "<!-- generated: begin … -->" and "<!-- generated: end -->"');
+  return text.replace(marks, (_, begin: string, end: string) => `${begin}\n${generated}\n${end}`);
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({ options: { out: { type: 'string' }, docs: { type: 'boolean' } } });
+  if (values.docs === true) {
+    for (const { path, render } of GENERATED_DOCS) {
+      writeFileSync(path, withGenerated(readFileSync(path, 'utf8'), render()));
+      console.log(`wrote ${path}`);
+    }
+  } else {
+    const outfile = values.out ?? join(ROOT, 'dist/lvm-iscsi-csi.mjs');
+    const bytes = await bundle(outfile);
+    console.log(`${outfile}: ${(bytes / 1024).toFixed(0)} KiB`);
+  }
+}
