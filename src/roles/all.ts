@@ -1,11 +1,18 @@
 /** Both roles in one process, behind one socket. */
 import type { Config } from '../config-types.ts';
-import { DriverError } from '../errors.ts';
+import { startBackend } from './controller-backend.ts';
+import { nodePlugin } from './node-plugin.ts';
 import type { RoleDependencies, RunningRole } from './role.ts';
+import { serve } from './serve.ts';
 
 export async function runAll(
   config: Extract<Config, { role: 'all' }>,
-  _dependencies: RoleDependencies,
+  dependencies: RoleDependencies,
 ): Promise<RunningRole> {
-  throw new DriverError('UNIMPLEMENTED', `the ${config.role} role is not wired yet`);
+  const { backend, close } = startBackend(config, dependencies);
+  return await serve(config, dependencies, {
+    controller: { backend, clusterId: config.controller.clusterId },
+    node: nodePlugin(config, dependencies),
+    close,
+  });
 }

@@ -1,11 +1,12 @@
 /** The node role: CSI Identity and Node. */
 import type { Config } from '../config-types.ts';
-import { DriverError } from '../errors.ts';
+import { nodePlugin } from './node-plugin.ts';
 import type { RoleDependencies, RunningRole } from './role.ts';
+import { serve } from './serve.ts';
 
 export async function runNode(
   config: Extract<Config, { role: 'node' }>,
-  _dependencies: RoleDependencies,
+  dependencies: RoleDependencies,
 ): Promise<RunningRole> {
-  throw new DriverError('UNIMPLEMENTED', `the ${config.role} role is not wired yet`);
+  return await serve(config, dependencies, { node: nodePlugin(config, dependencies), close: async () => undefined });
 }

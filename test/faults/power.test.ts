@@ -1,5 +1,4 @@
 import { expect } from 'chai';
-import { deploy } from '../integration/support/deployment.ts';
 import { nodeOf, useDeployment } from '../integration/support/suite.ts';
 import { MIB, TestVolume } from '../integration/support/volume-life.ts';
 import { Lab } from '../lab/lab.ts';

@@ -1,0 +1,185 @@
+/** The controller's life: the VG's lock, the first comparison, background work. */
+import { hostname } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { CommonConfig, ControllerConfig } from '../config-types.ts';
+import { DriverError } from '../errors.ts';
+import { isScrubbed } from '../lvm/scrub.ts';
+import { Wiper } from '../lvm/wiper.ts';
+import { log, withContext } from '../system/context.ts';
+import { acquireHostLock, describeHolder, type HostLock } from '../system/host-lock.ts';
+import type { Backend, ProbeResult } from '../volumes/backend.ts';
+import { ChapKeys } from '../volumes/chap.ts';
+import { LvmBackend } from '../volumes/lvm-backend.ts';
+import { WIPE_TAG } from '../volumes/tags.ts';
+import { controllerMetrics } from './controller-metrics.ts';
+import type { RoleDependencies } from './role.ts';
+import { type StorageHost, storageHost } from './storage.ts';
+
+/** Until the VG is there; then how often drift (an administrator's hand in configfs) is looked for. */
+const RETRY_MS = 5_000;
+const COMPARE_EVERY_MS = 300_000;
+const LOCK_RETRY_MS = 3_000;
+
+export interface RunningBackend {
+  readonly backend: Backend;
+  close(): Promise<void>;
+}
+
+type ControllerSettings = CommonConfig & { readonly controller: ControllerConfig };
+
+/** Answers at once: the socket must be there while lock and VG are waited for, so that Probe can say what is missing. */
+export function startBackend(config: ControllerSettings, dependencies: RoleDependencies): RunningBackend {
+  const closing = new AbortController();
+  const stopped = AbortSignal.any([closing.signal, dependencies.stopping]);
+  const waiting = new WaitingBackend();
+  const parts: { lock?: Extract<HostLock, { held: true }>; wiper?: Wiper } = {};
+  const work = withContext({ task: 'controller start' }, async () => {
+    try {
+      parts.lock = await takeLock(config, dependencies, waiting, stopped);
+      const host = storageHost(config, dependencies);
+      const { backend, wiper } = await makeBackend(config, dependencies, host, waiting, stopped);
+      parts.wiper = wiper;
+      waiting.backend = backend;
+      controllerMetrics(dependencies.metrics, config.controller.volumeGroup, host, backend, wiper);
+      await compareForEver(backend, stopped, (reason) => {
+        waiting.reason = reason;
+      });
+    } catch (error) {
+      if (stopped.aborted) return;
+      log().fatal({ err: error }, 'the controller cannot work');
+      dependencies.fail(error instanceof Error ? error.message : String(error));
+    }
+  });
+  return {
+    backend: waiting.asBackend(),
+    async close() {
+      closing.abort();
+      await work;
+      await parts.wiper?.stop();
+      await parts.lock?.release();
+    },
+  };
+}
+
+async function takeLock(
+  config: ControllerSettings,
+  dependencies: RoleDependencies,
+  waiting: WaitingBackend,
+  stopped: AbortSignal,
+): Promise<Extract<HostLock, { held: true }>> {
+  const { volumeGroup } = config.controller;
+  const path = `${config.runDir}/controller-${volumeGroup}.lock`;
+  const me = {
+    pid: process.pid,
+    hostName: hostname(),
+    instance: process.env['POD_NAME'] ?? hostname(),
+    since: new Date().toISOString(),
+  };
+  for (;;) {
+    const lock = await acquireHostLock(dependencies.host, dependencies.commands, path, me);
+    if (lock.held) {
+      void lock.lost.then((how) => {
+        if (!stopped.aborted)
+          dependencies.fail(
+            `the lock of volume group "${volumeGroup}" was lost (${how}): another controller may work on it now`,
+          );
+      });
+      return lock;
+    }
+    const reason = `volume group "${volumeGroup}" is served by another controller: ${describeHolder(lock.holder)}; waiting for it to end`;
+    if (waiting.reason !== reason) log().warn(reason);
+    waiting.reason = reason;
+    await delay(LOCK_RETRY_MS, undefined, { signal: stopped });
+  }
+}
+
+async function makeBackend(
+  config: ControllerSettings,
+  dependencies: RoleDependencies,
+  host: StorageHost,
+  waiting: WaitingBackend,
+  stopped: AbortSignal,
+): Promise<{ backend: LvmBackend; wiper: Wiper }> {
+  const { controller } = config;
+  const { files, commands } = dependencies;
+  let chapKeys: ChapKeys | undefined;
+  while (controller.chap !== 'off' && chapKeys === undefined) {
+    try {
+      chapKeys = await ChapKeys.load(
+        files,
+        `${config.hostRoot}${controller.chapKeyFile}`,
+        controller.chap === 'mutual',
+      );
+    } catch (error) {
+      waiting.reason = error instanceof Error ? error.message : String(error);
+      log().error({ err: error }, 'the CHAP key file cannot be used; trying again');
+      await delay(RETRY_MS, undefined, { signal: stopped });
+    }
+  }
+  const wiper = new Wiper({ lvm: host.lvm, commands, limiter: host.limiter, pendingTag: WIPE_TAG });
+  const backend = new LvmBackend({
+    config: controller,
+    lvm: host.lvm,
+    gates: host.gates,
+    targets: host.targets,
+    chapKeys,
+    wipeQueue: { wake: () => wiper.wake(), backlog: () => wiper.backlog() },
+    isBlank: isScrubbed,
+    zeroRange: host.zeroRange,
+    makeFileSystem: host.makeFileSystem,
+  });
+  return { backend, wiper };
+}
+
+async function compareForEver(
+  backend: LvmBackend,
+  stopped: AbortSignal,
+  notReady: (reason: string | undefined) => void,
+): Promise<void> {
+  for (;;) {
+    let pause = RETRY_MS;
+    try {
+      const { repaired, removed, failures } = await backend.reconcile();
+      log().info({ exports: repaired, removed, failures: failures.length }, 'volume group and target compared');
+      notReady(undefined);
+      if (failures.length === 0) pause = COMPARE_EVERY_MS;
+    } catch (error) {
+      log().error({ err: error }, 'volume group and target could not be compared; trying again');
+    }
+    await delay(pause, undefined, { signal: stopped });
+  }
+}
+
+/** Stands in until the real backend is there: every call is UNAVAILABLE, Probe says why. */
+class WaitingBackend {
+  reason: string | undefined = 'the controller is starting';
+  backend: LvmBackend | undefined;
+
+  asBackend(): Backend {
+    const real = (): LvmBackend => {
+      if (this.backend === undefined)
+        throw new DriverError('UNAVAILABLE', {
+          problem: 'the controller is not ready',
+          found: this.reason ?? 'it is starting',
+          action: 'the call is retried',
+        });
+      return this.backend;
+    };
+    return {
+      probe: async (): Promise<ProbeResult> =>
+        this.backend === undefined
+          ? { ready: false, reasons: [this.reason ?? 'the controller is starting'] }
+          : await this.backend.probe(),
+      createVolume: async (request) => await real().createVolume(request),
+      deleteVolume: async (id) => await real().deleteVolume(id),
+      getVolume: async (id) => await real().getVolume(id),
+      listVolumes: async () => await real().listVolumes(),
+      expandVolume: async (id, capacity, capability) => await real().expandVolume(id, capacity, capability),
+      publishVolume: async (request) => await real().publishVolume(request),
+      unpublishVolume: async (id, nodeId) => await real().unpublishVolume(id, nodeId),
+      capacity: async (parameters, capabilities) => await real().capacity(parameters, capabilities),
+      capabilityProblem: (volume, capabilities) => real().capabilityProblem(volume, capabilities),
+      checkParameters: (parameters) => real().checkParameters(parameters),
+    };
+  }
+}

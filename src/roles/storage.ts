@@ -1,0 +1,72 @@
+/** The storage host's adapters, put together: what the controller role and the maintenance commands work on. */
+import type { CommonConfig, ControllerConfig } from '../config-types.ts';
+import { DriverError } from '../errors.ts';
+import { FileSystemError } from '../filesystem/errors.ts';
+import { FileSystemMaker } from '../filesystem/make.ts';
+import { DmGates } from '../gate/dm-gates.ts';
+import type { Gates } from '../gate/types.ts';
+import { LioTargets } from '../iscsi/target/lio-targets.ts';
+import type { Targets } from '../iscsi/target/types.ts';
+import { RateLimiter } from '../lvm/rate-limit.ts';
+import type { Lvm } from '../lvm/types.ts';
+import { VgLvm } from '../lvm/vg-lvm.ts';
+import { zeroRange } from '../lvm/zero.ts';
+import { step } from '../system/step.ts';
+import type { FsType } from '../volumes/model.ts';
+import type { RoleDependencies } from './role.ts';
+
+export interface StorageHost {
+  readonly lvm: Lvm;
+  readonly gates: Gates;
+  readonly targets: Targets;
+  /** Shared by all zeroing and wiping of this process. */
+  readonly limiter: RateLimiter;
+  readonly zeroRange: (devicePath: string, offsetBytes: number, lengthBytes: number) => Promise<void>;
+  readonly makeFileSystem: (devicePath: string, fsType: FsType) => Promise<void>;
+}
+
+export function storageHost(
+  config: CommonConfig & { readonly controller: ControllerConfig },
+  dependencies: RoleDependencies,
+): StorageHost {
+  const { commands, files } = dependencies;
+  const { hostRoot, runDir, controller } = config;
+  const limiter = new RateLimiter(controller.wipeBytesPerSecond);
+  const maker = new FileSystemMaker({ commands, files, hostRoot });
+  return {
+    lvm: new VgLvm({ commands, files, vgName: controller.volumeGroup, runDir, hostRoot }),
+    gates: new DmGates({ commands, files, runDir, hostRoot }),
+    targets: new LioTargets({ commands, files, iqnPrefix: controller.iqnPrefix, portals: controller.portals }),
+    limiter,
+    // The grown end of an attached volume lies under a gate that holds the LV open.
+    zeroRange: (path, offsetBytes, lengthBytes) =>
+      zeroRange(commands, path, offsetBytes, lengthBytes, { shared: offsetBytes > 0, limiter }),
+    makeFileSystem: async (devicePath, fsType) => {
+      try {
+        await step('mkfs', () => maker.make({ devicePath, fsType, everyByteIsZero: true }));
+      } catch (cause) {
+        if (cause instanceof FileSystemError) throw makeFailed(cause, devicePath);
+        throw cause;
+      }
+    },
+  };
+}
+
+function makeFailed(cause: FileSystemError, devicePath: string): DriverError {
+  switch (cause.kind) {
+    case 'too-small':
+      return new DriverError('OUT_OF_RANGE', cause.message, { cause });
+    case 'tool-missing':
+      return new DriverError('UNAVAILABLE', cause.message, { cause });
+    default:
+      return new DriverError(
+        'UNAVAILABLE',
+        {
+          problem: `no file system could be made on ${devicePath}`,
+          found: cause.message,
+          action: 'see the controller log; the call is retried',
+        },
+        { cause },
+      );
+  }
+}
