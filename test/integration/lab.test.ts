@@ -90,7 +90,7 @@ describe('lab', function () {
       await running.waitForLine(/begun/);
       expect(running.running).to.equal(true);
       await running.kill();
-      expect((await node.exec('pgrep -x sleep', { check: false })).stdout).to.equal('');
+      expect((await node.exec("pgrep -f '^sleep 1000'", { check: false })).stdout).to.equal('');
       const ended = await node.spawn('echo one; echo two >&2; exit 4');
       expect(await ended.wait()).to.equal(4);
       expect(ended.lines).to.deep.equal(['one', 'two']);

@@ -45,8 +45,10 @@ export async function chooseAccelerator(image: Image, progress: Progress): Promi
 
 async function probeKvm(image: Image): Promise<Accelerator> {
   const qemu = spawn(
-    'qemu-system-x86_64',
+    // Bounded by itself too: we may be killed meanwhile.
+    'timeout',
     [
+      ['--signal=KILL', String(PROBE_TIMEOUT_MS / 1000 + 5), 'qemu-system-x86_64'],
       ['-machine', 'q35', '-accel', 'kvm', '-cpu', 'host', '-m', '512', '-display', 'none', '-nodefaults'],
       ['-no-user-config', '-no-reboot', '-serial', 'stdio', '-kernel', image.kernel, '-initrd', image.initrd],
       // Far enough: the kernel has started every subsystem, unpacked the initrd and run a program.
@@ -54,9 +56,6 @@ async function probeKvm(image: Image): Promise<Accelerator> {
     ].flat(),
     { stdio: ['ignore', 'pipe', 'ignore'] },
   );
-  // A helper that we are killed under must not stay behind.
-  const killWithUs = (): void => void qemu.kill('SIGKILL');
-  process.once('exit', killWithUs);
   try {
     return await new Promise<Accelerator>((resolve) => {
       const timer = setTimeout(() => resolve('tcg'), PROBE_TIMEOUT_MS);
@@ -70,7 +69,7 @@ async function probeKvm(image: Image): Promise<Accelerator> {
       qemu.once('close', () => resolve('tcg'));
     });
   } finally {
-    process.off('exit', killWithUs);
-    qemu.kill('SIGKILL');
+    // timeout passes a TERM on, and QEMU ends in order.
+    qemu.kill('SIGTERM');
   }
 }

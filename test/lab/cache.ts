@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
-import { access, mkdir, rename, rm } from 'node:fs/promises';
+import { access, mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import path from 'node:path';
 import { LabError } from './errors.ts';
@@ -78,6 +78,30 @@ function firstOutput(child: ChildProcess, what: string): Promise<void> {
   });
 }
 
+/** What a killed build left behind. Whoever holds the folder's lock is the only one that builds it. */
+async function removeLeftovers(folder: string): Promise<void> {
+  const parent = path.dirname(folder);
+  for (const name of await readdir(parent)) {
+    if (name.startsWith(`${path.basename(folder)}.building-`)) {
+      await rm(path.join(parent, name), { recursive: true, force: true });
+    }
+  }
+}
+
+const UNUSED_MS = 14 * 24 * 60 * 60 * 1000;
+
+/** Marks a cached folder as used now, and removes those beside it that nobody has used for two weeks. */
+export async function touchAndPrune(folder: string): Promise<void> {
+  const now = new Date();
+  await utimes(folder, now, now);
+  const parent = path.dirname(folder);
+  for (const entry of await readdir(parent, { withFileTypes: true })) {
+    const other = path.join(parent, entry.name);
+    const used = entry.isDirectory() ? (await stat(other).catch(() => undefined))?.mtimeMs : undefined;
+    if (used !== undefined && now.getTime() - used > UNUSED_MS) await rm(other, { recursive: true, force: true });
+  }
+}
+
 /**
  * Makes a folder once, for every process: `build` fills a temporary folder, which is renamed into place only when it is
  * complete. What is in place is therefore always whole, and a killed build is simply made again.
@@ -92,6 +116,7 @@ export async function buildOnce(
     `${folder}.lock`,
     async () => {
       if (await exists(folder)) return folder;
+      await removeLeftovers(folder);
       const temporary = `${folder}.building-${randomUUID().slice(0, 8)}`;
       await mkdir(temporary, { recursive: true });
       try {

@@ -52,6 +52,10 @@ export class Disk {
     return path.join(this.#socketFolder, `${this.#owner}.${this.spec.name}.nbd`);
   }
 
+  get #failFile(): string {
+    return path.join(this.#folder, `${this.spec.name}.failing`);
+  }
+
   get #pidFile(): string {
     return path.join(this.#folder, `${this.spec.name}.nbdkit.pid`);
   }
@@ -60,6 +64,7 @@ export class Disk {
   async create(): Promise<void> {
     const sizeBytes = this.spec.sizeBytes ?? DEFAULT_SIZE_BYTES;
     await rm(this.file, { force: true });
+    await this.fail(false);
     await writeFile(this.file, '');
     await truncate(this.file, sizeBytes);
     if (this.spec.fill === undefined) return;
@@ -78,8 +83,10 @@ export class Disk {
     this.#keeper.spawn(
       'nbdkit',
       [
-        ...['--foreground', '--unix', this.socket, '--pidfile', this.#pidFile, '--filter=cache'],
+        ...['--foreground', '--unix', this.socket, '--pidfile', this.#pidFile, '--filter=error', '--filter=cache'],
         ...['file', `file=${this.file}`, `cache=${this.spec.dropFlushes ? 'unsafe' : 'writeback'}`],
+        // The error filter works only while that file exists.
+        ...['error=EIO', 'error-rate=100%', `error-file=${this.#failFile}`],
       ],
       log,
       // The cache is a file without a name, and must not fill a small /tmp.
@@ -95,11 +102,20 @@ export class Disk {
     }
   }
 
-  /** Kills the server: writes that were never flushed are gone. */
-  async cut(): Promise<void> {
-    const pid = Number(await readFile(this.#pidFile, 'utf8').catch(() => ''));
-    if (pid > 1) await this.#keeper.killInside(pid);
+  /** The server's pid in the lab's namespace, 0 when none runs: killing it loses what was never flushed. */
+  async serverPid(): Promise<number> {
+    return Number(await readFile(this.#pidFile, 'utf8').catch(() => '0'));
+  }
+
+  /** To be called when the server has been killed. */
+  async forgetServer(): Promise<void> {
     await rm(this.#pidFile, { force: true });
+  }
+
+  /** From now on every read and write of the guest fails with EIO, or works again. */
+  async fail(failing: boolean): Promise<void> {
+    if (failing) await writeFile(this.#failFile, '');
+    else await rm(this.#failFile, { force: true });
   }
 
   /** QMP commands that plug it into the port with this number, from 1. */

@@ -163,6 +163,8 @@ const MASKED = [
   'systemd-timesyncd.service',
   'systemd-networkd.service',
   'systemd-update-utmp.service',
+  'systemd-binfmt.service',
+  'proc-sys-fs-binfmt_misc.automount',
   'systemd-pstore.service',
   'getty@tty1.service',
   'serial-getty@ttyS0.service',

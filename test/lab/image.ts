@@ -2,7 +2,7 @@ import { chmod, cp, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promi
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { execa } from 'execa';
-import { buildOnce, cacheFolder, contentHash } from './cache.ts';
+import { buildOnce, cacheFolder, contentHash, touchAndPrune } from './cache.ts';
 import { LabError } from './errors.ts';
 import {
   DEBIAN_SUITE,
@@ -63,6 +63,7 @@ export async function ensureImage(options: ImageOptions, progress: Progress): Pr
     },
     () => progress.line('waiting for another process that builds the machine image'),
   );
+  await touchAndPrune(folder);
   return {
     hash,
     disk: path.join(folder, 'root.img'),

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile, readlink } from 'node:fs/promises';
 import { execa } from 'execa';
 import { LabError } from './errors.ts';
 
@@ -34,7 +34,8 @@ export class Keeper {
   static async start(lockFile: string, networkScript: string, detached: boolean): Promise<Keeper> {
     const script = `
 exec 9>"$0"
-flock --nonblock 9 || { echo taken; exit 1; }
+# Someone who only asks whether this lab is up holds the lock for a moment.
+flock --timeout 3 9 || { echo taken; exit 1; }
 PATH=$PATH:/usr/sbin:/sbin
 set -e
 ${networkScript}
@@ -125,16 +126,34 @@ ${detached ? 'exec sleep infinity </dev/null >/dev/null 2>&1' : 'exec cat >/dev/
     }
   }
 
-  /** SIGKILL by a pid of the namespace, where no process of another lab, or of the machine, can be hit. */
-  async killInside(namespacePid: number): Promise<void> {
-    const [file, all] = this.command('kill', ['-KILL', String(namespacePid)]);
+  /**
+   * SIGKILL to pids of the namespace, where no process of another lab, or of the machine, can be hit: all within one
+   * moment, in this order. Returns when they are gone.
+   */
+  async killInside(namespacePids: readonly number[]): Promise<void> {
+    const pids = namespacePids.filter((pid) => pid > 1).map(String);
+    if (pids.length === 0) return;
+    const [file, all] = this.command('kill', ['-KILL', ...pids]);
     await execa(file, all, { reject: false });
-    for (;;) {
-      const [, probe] = this.command('kill', ['-0', String(namespacePid)]);
-      if ((await execa(file, probe, { reject: false })).exitCode !== 0) return;
-      await new Promise((resolve) => setTimeout(resolve, 20));
+    for (const pid of pids) {
+      const [, probe] = this.command('kill', ['-0', pid]);
+      while ((await execa(file, probe, { reject: false })).exitCode === 0) {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
     }
   }
+
+  /** Names the PID namespace for as long as a process lives in it; see `processesIn`. */
+  async namespace(): Promise<string> {
+    return readlink(`/proc/${this.pid}/ns/pid`);
+  }
+}
+
+/** Pids, as seen from here, of everything that still lives in the PID namespace that `Keeper.namespace` named. */
+export async function processesIn(namespace: string): Promise<number[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const theirs = await Promise.all(pids.map((pid) => readlink(`/proc/${pid}/ns/pid`).catch(() => '')));
+  return pids.filter((_, index) => theirs[index] === namespace).map(Number);
 }
 
 async function processStartTime(pid: number): Promise<string | undefined> {

@@ -20,6 +20,7 @@ import {
   labFolder,
   labLock,
   labSocketFolder,
+  labsUp,
   makeFolders,
   readState,
   removeFolders,
@@ -94,6 +95,8 @@ export class Lab implements AsyncDisposable {
     await ensureDiskSpace(path.dirname(folder), specs.length * NEEDED_DISK_MIB, 'a lab');
     const slots = specs.map(({ hardware }) => hardware.slot);
     const keeper = await withoutSweeping(async () => {
+      if ((await labsUp()).includes(name))
+        throw new LabError(`a lab "${name}" is already up (npm run lab -- --name OTHER up)`);
       await makeFolders(name);
       return Keeper.start(labLock(name), networkScript(slots), options.detached ?? false);
     });
@@ -119,7 +122,7 @@ export class Lab implements AsyncDisposable {
       return lab;
     } catch (error) {
       await keeper.kill();
-      await removeFolders(name);
+      await withoutSweeping(() => removeFolders(name));
       throw error;
     }
   }
@@ -167,7 +170,7 @@ export class Lab implements AsyncDisposable {
   /** Ends every process of the lab and removes its files. */
   async stop(): Promise<void> {
     await this.keeper.kill();
-    await removeFolders(this.name);
+    await withoutSweeping(() => removeFolders(this.name));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { copyFile, mkdir } from 'node:fs/promises';
 import path from 'node:path';
+import { execa } from 'execa';
 import { CommandError, LabError } from './errors.ts';
 import type { Keeper } from './keeper.ts';
 import type { Power } from './power.ts';
@@ -123,6 +124,13 @@ export class Machine extends Remote {
     await qmpCommand(this.power.qmpSocket, 'cont');
   }
 
+  /** A disk's every read and write fails with EIO, or works again. @param name as in its DiskSpec */
+  async failDisk(name: string, failing = true): Promise<void> {
+    const disk = this.power.disks.find((each) => each.spec.name === name);
+    if (!disk) throw new LabError(`${this.name} has no disk "${name}"`);
+    await disk.fail(failing);
+  }
+
   /** Pulls the cable of the data network; ssh goes on over the control network. */
   async linkDown(): Promise<void> {
     await qmpCommand(this.power.qmpSocket, 'set_link', { name: 'data', up: false });
@@ -148,10 +156,8 @@ export class Machine extends Remote {
       await copyFile(path.join(this.power.folder, file), path.join(folder, file)).catch(() => undefined);
     }
     await this.exec(COLLECT_SCRIPT, { timeoutMs: 60_000 }).catch(() => undefined);
-    const tar = await this.exec('base64 -w0 /run/lab-logs.tar', { timeoutMs: 60_000 }).catch(() => undefined);
-    if (!tar) return;
-    const { execa } = await import('execa');
-    await execa('tar', ['-C', folder, '-x'], { input: Buffer.from(tar.stdout, 'base64') });
+    const tar = await this.readFileBytes('/run/lab-logs.tar').catch(() => undefined);
+    if (tar) await execa('tar', ['-C', folder, '-x'], { input: tar });
   }
 }
 
@@ -159,7 +165,7 @@ function ignoreLostConnection(error: unknown): void {
   if (!(error instanceof CommandError && error.exitCode === undefined)) throw error;
 }
 
-/** Everything with a time limit of its own: what is asked may be just what hangs. */
+/** A tar in /run of what a helper needs to see. Everything with a time limit of its own: what is asked may be just what hangs. */
 const COLLECT_SCRIPT = `
 d=$(mktemp -d /run/lab-logs.XXXX)
 t() { local name=$1; shift; timeout 10 bash -c "$*" > "$d/$name" 2>&1 || echo "(ended with $?)" >> "$d/$name"; }

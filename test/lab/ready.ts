@@ -1,7 +1,7 @@
 import { mkdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
-import { buildOnce, cacheFolder, contentHash } from './cache.ts';
+import { buildOnce, cacheFolder, contentHash, touchAndPrune } from './cache.ts';
 import type { Image } from './image.ts';
 import type { Keeper } from './keeper.ts';
 import { Machine, type ReadyState } from './machine.ts';
@@ -56,6 +56,7 @@ export async function ensureReady(
     },
     () => progress.line(`waiting for another process that makes the saved state of ${name}`),
   );
+  await touchAndPrune(folder);
   return { stateFile: path.join(folder, 'state'), rootDisk: path.join(folder, 'root.qcow2') };
 }
 

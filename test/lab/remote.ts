@@ -7,7 +7,7 @@ import { RemoteProcess } from './remote-process.ts';
 import type { SshConnection } from './ssh.ts';
 
 export interface ExecOptions {
-  /** The command is given up, not killed, when it takes longer. Default 120 000. */
+  /** When it takes longer we stop waiting; the command itself goes on in the machine. Default 120 000. */
   readonly timeoutMs?: number;
   /** for its stdin; without it stdin is empty */
   readonly input?: string | Uint8Array;
@@ -53,12 +53,30 @@ export class Remote {
   }
 
   async #execOnce(command: string, { timeoutMs = EXEC_TIMEOUT_MS, input }: ExecOptions) {
-    const { exitCode, stdout, stderr, durationMs, timedOut } = await execa(
-      'ssh',
-      [...this.ssh.clientArguments, '-T', 'lab', command],
-      { reject: false, timeout: timeoutMs, ...(input === undefined ? { stdin: 'ignore' as const } : { input }) },
-    );
-    return { exitCode, stdout: stdout ?? '', stderr: stderr ?? '', durationMs, timedOut };
+    const child = execa('ssh', [...this.ssh.clientArguments, '-T', 'lab', command], {
+      reject: false,
+      ...(input === undefined ? { stdin: 'ignore' as const } : { input }),
+    });
+    const soFar = { stdout: '', stderr: '' };
+    child.stdout.on('data', (chunk) => {
+      soFar.stdout += chunk;
+    });
+    child.stderr.on('data', (chunk) => {
+      soFar.stderr += chunk;
+    });
+    const late = Promise.withResolvers<'late'>();
+    const timer = setTimeout(() => late.resolve('late'), timeoutMs);
+    const result = await Promise.race([child, late.promise]);
+    clearTimeout(timer);
+    if (result !== 'late') {
+      const { exitCode, stdout, stderr, durationMs } = result;
+      return { exitCode, stdout: stdout ?? '', stderr: stderr ?? '', durationMs, timedOut: false };
+    }
+    // Not awaited: the lasting connection holds these pipes too, until the command in the machine ends.
+    child.kill('SIGKILL');
+    child.stdout.destroy();
+    child.stderr.destroy();
+    return { exitCode: undefined, ...soFar, durationMs: timeoutMs, timedOut: true };
   }
 
   #checked(
@@ -97,6 +115,7 @@ export class Remote {
       {
         encoding: 'buffer',
         maxBuffer: 2 ** 30,
+        stripFinalNewline: false,
       },
     );
     const target = shellQuote(isFolder ? remote : path.posix.dirname(remote));
@@ -130,6 +149,7 @@ export class Remote {
     const result = await execa('ssh', [...this.ssh.clientArguments, '-T', 'lab', command], {
       reject: false,
       encoding: 'buffer',
+      stripFinalNewline: false,
       stdin: 'ignore',
       maxBuffer: 2 ** 30,
       timeout: EXEC_TIMEOUT_MS,
