@@ -104,8 +104,14 @@ export function wrapUnary(
     active.track(
       withContext({ method: name, ...ids }, async () => {
         log()[QUIET.has(name) ? 'debug' : 'info']({ request: shown }, 'call begins');
-        call.on('cancelled', () => log().info('the client gave up waiting; the work goes on'));
+        const logger = log();
+        let working = true;
+        // Emitted outside of this call's context, and also when a call that was answered is torn down.
+        call.on('cancelled', () => {
+          if (working) logger.info('the client gave up waiting; the work goes on');
+        });
         const outcome = await serve(method, call.request, options);
+        working = false;
         if (!call.cancelled) answer(outcome, callback);
       }),
     );

@@ -30,18 +30,17 @@ export function redact(type: protobuf.Type, message: WireObject): WireObject {
 
 function redactField(field: protobuf.Field, value: unknown): unknown {
   if (isSecretField(field)) return STRIPPED;
-  if (field.map) return redactMap(value as WireObject, field.name === 'publish_context');
+  if (field.name === 'publish_context') return `${STRIPPED}, keys: ${cut(Object.keys(value as object).join(', '))}`;
+  if (field.map) return redactMap(value as WireObject);
   if (!field.repeated) return redactValue(field, value);
   const items = value as readonly unknown[];
   const shown = items.slice(0, MAX_ENTRIES).map((item) => redactValue(field, item));
   return items.length > MAX_ENTRIES ? [...shown, `… ${items.length - MAX_ENTRIES} more`] : shown;
 }
 
-function redactMap(map: WireObject, stripValues: boolean): WireObject {
+function redactMap(map: WireObject): WireObject {
   const entries = Object.entries(map);
-  const shown = entries
-    .slice(0, MAX_ENTRIES)
-    .map(([key, value]): [string, unknown] => [cut(key), stripValues ? STRIPPED : cut(String(value))]);
+  const shown = entries.slice(0, MAX_ENTRIES).map(([key, value]) => [cut(key), cut(String(value))]);
   if (entries.length > MAX_ENTRIES) shown.push(['…', `${entries.length - MAX_ENTRIES} more`]);
   return Object.fromEntries(shown);
 }

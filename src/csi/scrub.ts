@@ -20,7 +20,10 @@ export function secretsOf(type: protobuf.Type, message: WireObject): string[] {
       for (const [key, item] of Object.entries(value)) if (/password|secret/i.test(key)) secrets.push(String(item));
     }
   }
-  const usable = secrets.filter((secret) => secret.length >= MIN_SECRET_CHARACTERS);
+  const usable = secrets
+    .filter((secret) => secret.length >= MIN_SECRET_CHARACTERS)
+    // As it looks inside JSON, too.
+    .flatMap((secret) => [...new Set([secret, JSON.stringify(secret).slice(1, -1)])]);
   // The longest first: one may be part of another.
   return usable.sort((a, b) => b.length - a.length);
 }

@@ -12,7 +12,7 @@ const MAX_SOCKET_PATH_BYTES = 107;
  * @throws DriverError INVALID_ARGUMENT
  */
 export function socketPath(endpoint: string): string {
-  const path = endpoint.replace(/^unix:(\/\/)?(?=\/)/, '');
+  const path = endpoint.replace(/^unix:(?:\/\/(?=\/)|(?=\/(?!\/)))/, '');
   const problem = !path.startsWith('/')
     ? 'is not the absolute path of a unix socket'
     : Buffer.byteLength(path) > MAX_SOCKET_PATH_BYTES
