@@ -1,0 +1,80 @@
+/** Where things are in LIO's configfs tree, and which of them are ours. */
+import { TargetError } from './errors.ts';
+
+const VOLUME_ID = /^volume-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+export const HBA_NAME = /^iblock_([0-9]+)$/;
+
+export function isVolumeId(name: string): boolean {
+  return VOLUME_ID.test(name);
+}
+
+/** Paths under `<configfs>/target`. An initiator or portal name is a folder name there: checked before it comes here. */
+export class TargetLayout {
+  readonly configfsRoot: string;
+  readonly core: string;
+  readonly iscsi: string;
+  readonly #iqnPrefix: string;
+
+  constructor(configfsRoot: string, iqnPrefix: string) {
+    this.configfsRoot = configfsRoot;
+    this.core = `${configfsRoot}/target/core`;
+    this.iscsi = `${configfsRoot}/target/iscsi`;
+    this.#iqnPrefix = iqnPrefix;
+  }
+
+  isOurPrefix(targetIqn: string): boolean {
+    return targetIqn.startsWith(`${this.#iqnPrefix}:`);
+  }
+
+  /** The volume that a target of ours serves; undefined when the name after the prefix is no volume id. */
+  volumeIdOf(targetIqn: string): string | undefined {
+    if (!this.isOurPrefix(targetIqn)) return undefined;
+    const name = targetIqn.slice(this.#iqnPrefix.length + 1);
+    return isVolumeId(name) ? name : undefined;
+  }
+
+  /** The IQN that goes with a backstore that has no target. */
+  iqnOf(volumeId: string): string {
+    return `${this.#iqnPrefix}:${volumeId}`;
+  }
+
+  /** @throws TargetError foreign. */
+  assertOurs(targetIqn: string, volumeId?: string): string {
+    const own = this.volumeIdOf(targetIqn);
+    if (own === undefined || (volumeId !== undefined && own !== volumeId)) {
+      throw new TargetError(
+        'foreign',
+        `target ${targetIqn} is not ${this.iqnOf(volumeId ?? 'volume-<uuid>')}: it is left alone`,
+      );
+    }
+    return own;
+  }
+
+  target(targetIqn: string): TargetPaths {
+    const iqn = `${this.iscsi}/${targetIqn}`;
+    return new TargetPaths(iqn);
+  }
+}
+
+/** One target: one portal group, LUN 0, an ACL for each initiator. */
+export class TargetPaths {
+  readonly iqn: string;
+  readonly tpg: string;
+  readonly enable: string;
+  readonly lun: string;
+  readonly acls: string;
+  readonly portals: string;
+
+  constructor(iqn: string) {
+    this.iqn = iqn;
+    this.tpg = `${iqn}/tpgt_1`;
+    this.enable = `${this.tpg}/enable`;
+    this.lun = `${this.tpg}/lun/lun_0`;
+    this.acls = `${this.tpg}/acls`;
+    this.portals = `${this.tpg}/np`;
+  }
+
+  acl(initiatorIqn: string): string {
+    return `${this.acls}/${initiatorIqn}`;
+  }
+}
