@@ -3,13 +3,13 @@ import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CommonConfig, ControllerConfig } from '../config-types.ts';
 import { DriverError } from '../errors.ts';
-import { isScrubbed } from '../lvm/scrub.ts';
 import { Wiper } from '../lvm/wiper.ts';
 import { log, withContext } from '../system/context.ts';
 import { acquireHostLock, describeHolder, type HostLock } from '../system/host-lock.ts';
 import type { Backend, ProbeResult } from '../volumes/backend.ts';
 import { ChapKeys } from '../volumes/chap.ts';
 import { LvmBackend } from '../volumes/lvm-backend.ts';
+import { isWipeName } from '../volumes/names.ts';
 import { WIPE_TAG } from '../volumes/tags.ts';
 import { controllerMetrics } from './controller-metrics.ts';
 import type { RoleDependencies } from './role.ts';
@@ -39,6 +39,7 @@ export function startBackend(config: ControllerSettings, dependencies: RoleDepen
       const host = storageHost(config, dependencies);
       const { backend, wiper } = await makeBackend(config, dependencies, host, waiting, stopped);
       parts.wiper = wiper;
+      wiper.start();
       waiting.backend = backend;
       controllerMetrics(dependencies.metrics, config.controller.volumeGroup, host, backend, wiper);
       await compareForEver(backend, stopped, (reason) => {
@@ -116,7 +117,14 @@ async function makeBackend(
       await delay(RETRY_MS, undefined, { signal: stopped });
     }
   }
-  const wiper = new Wiper({ lvm: host.lvm, commands, limiter: host.limiter, pendingTag: WIPE_TAG });
+  const wiper = new Wiper({
+    lvm: host.lvm,
+    commands,
+    limiter: host.limiter,
+    // Only under its final name: the name of a volume may be used again.
+    isDeleted: (lv) => lv.tags.includes(WIPE_TAG) && isWipeName(lv.name),
+    onWiped: (lvs) => host.blankTrust.wiped(lvs),
+  });
   const backend = new LvmBackend({
     config: controller,
     lvm: host.lvm,
@@ -124,7 +132,7 @@ async function makeBackend(
     targets: host.targets,
     chapKeys,
     wipeQueue: { wake: () => wiper.wake(), backlog: () => wiper.backlog() },
-    isBlank: isScrubbed,
+    isBlank: (report) => host.blankTrust.isBlank(report),
     zeroRange: host.zeroRange,
     makeFileSystem: host.makeFileSystem,
   });

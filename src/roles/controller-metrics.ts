@@ -12,6 +12,7 @@ export function controllerMetrics(
   backend: Backend,
   wiper: Wiper,
 ): void {
+  let reportedBytes = 0;
   metrics.onCollect(async () => {
     const { vg } = await host.lvm.read();
     metrics.set('vgSize', { vg: volumeGroup }, vg.sizeBytes);
@@ -39,7 +40,10 @@ export function controllerMetrics(
     );
   });
   metrics.onCollect(async () => {
-    metrics.set('wipeBacklog', {}, wiper.backlog().bytes);
-    metrics.set('wipeBacklogVolumes', {}, wiper.backlog().volumes);
+    const { waitingBytes, waitingVolumes, wipedBytes } = wiper.status();
+    metrics.set('wipeBacklog', {}, waitingBytes);
+    metrics.set('wipeBacklogVolumes', {}, waitingVolumes);
+    metrics.add('wiped', {}, wipedBytes - reportedBytes);
+    reportedBytes = wipedBytes;
   });
 }

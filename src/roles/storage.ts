@@ -8,15 +8,20 @@ import type { Gates } from '../gate/types.ts';
 import { LioTargets } from '../iscsi/target/lio-targets.ts';
 import type { Targets } from '../iscsi/target/types.ts';
 import { RateLimiter } from '../lvm/rate-limit.ts';
-import type { Lvm } from '../lvm/types.ts';
+import { BlankTrust } from '../lvm/scrub.ts';
+import type { LogicalVolume, Lvm, VgReport } from '../lvm/types.ts';
 import { VgLvm } from '../lvm/vg-lvm.ts';
 import { zeroRange } from '../lvm/zero.ts';
 import { step } from '../system/step.ts';
 import type { FsType } from '../volumes/model.ts';
+import { readLv } from '../volumes/tags.ts';
 import type { RoleDependencies } from './role.ts';
 
 export interface StorageHost {
   readonly lvm: Lvm;
+  /** Are free extents known to be blank? */
+  readonly blankTrust: BlankTrust;
+  readonly isOurs: (lv: LogicalVolume) => boolean;
   readonly gates: Gates;
   readonly targets: Targets;
   /** Shared by all zeroing and wiping of this process. */
@@ -33,8 +38,14 @@ export function storageHost(
   const { hostRoot, runDir, controller } = config;
   const limiter = new RateLimiter(controller.wipeBytesPerSecond);
   const maker = new FileSystemMaker({ commands, files, hostRoot });
+  const isOurs = (lv: LogicalVolume) => ['volume', 'wipe'].includes(readLv(lv, controller.clusterId).kind);
+  const onReport = (report: VgReport) => blankTrust.observe(report);
+  const lvm = new VgLvm({ commands, files, vgName: controller.volumeGroup, runDir, hostRoot, onReport });
+  const blankTrust = new BlankTrust(lvm, isOurs);
   return {
-    lvm: new VgLvm({ commands, files, vgName: controller.volumeGroup, runDir, hostRoot }),
+    lvm,
+    blankTrust,
+    isOurs,
     gates: new DmGates({ commands, files, runDir, hostRoot }),
     targets: new LioTargets({ commands, files, iqnPrefix: controller.iqnPrefix, portals: controller.portals }),
     limiter,
