@@ -27,7 +27,7 @@ export function nodePlugin(
   // Looks, cleans what an earlier boot left; a failure here is no reason not to serve: every call checks for itself.
   void withContext({ task: 'node start' }, async () => {
     try {
-      await plugin.start();
+      await plugin.recover();
     } catch (error) {
       log().error({ err: error }, 'the state of an earlier life could not be looked through');
     }
