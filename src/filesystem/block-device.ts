@@ -8,8 +8,8 @@ export class BlockDevices {
   readonly #files: Files;
   readonly #sys: string;
 
-  /** `sysRoot`: where sysfs is seen, "/sys". It is the same in every namespace of the host. */
-  constructor(files: Files, sysRoot = '/sys') {
+  /** `sysRoot`: where the host's sysfs is seen, "/sys". */
+  constructor(files: Files, sysRoot: string) {
     this.#files = files;
     this.#sys = sysRoot;
   }

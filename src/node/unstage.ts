@@ -1,0 +1,177 @@
+/**
+ * NodeUnstageVolume, from the state record, the sessions and the mount table alone (it gets no publish_context).
+ *
+ * Session up: everything is written first; while that fails nothing is torn down. Session down and the target refuses
+ * this node: the attachment has been revoked, what is unwritten can never be written, and another node may own the
+ * volume: discarded, with a line in the log. Session down and the target merely unreachable: it may come back with the
+ * data still wanted, so nothing is changed and the call is retried.
+ */
+import { DriverError } from '../errors.ts';
+import { type MountEntry, mountsOfDevice } from '../filesystem/mount-table.ts';
+import type { IscsiSession, ScsiDisk } from '../iscsi/initiator/types.ts';
+import { log } from '../system/context.ts';
+import { step } from '../system/step.ts';
+import { describeMount, isDeadMount } from './device.ts';
+import { DEADLINES, type NodeEnvironment } from './environment.ts';
+import type { NodeRecord } from './records.ts';
+import { portalOf, reachOf, sessionDown, sessionsOf } from './sessions.ts';
+import { assertNoSession, deleteIscsiRecord, detachMounts, endSessions } from './stale.ts';
+
+interface Unstaging {
+  readonly volumeId: string;
+  readonly stagingPath: string;
+  readonly record: NodeRecord | undefined;
+}
+
+export async function unstageVolume(env: NodeEnvironment, volumeId: string, path: string): Promise<void> {
+  env.outstanding.assertIdle(volumeId);
+  const stagingPath = await env.resolve(path);
+  const record = await env.records.load(volumeId);
+  const sessions = await sessionsOf(env, volumeId);
+  const unstaging = { volumeId, stagingPath, record };
+  await checkStagedHere(env, unstaging);
+  // All of them are judged before anything is torn down.
+  const lost: IscsiSession[] = [];
+  for (const session of sessions) {
+    if (await isRevoked(env, unstaging, session)) lost.push(session);
+  }
+  const working = sessions.filter((session) => !lost.includes(session));
+  const disks = new Map<IscsiSession, ScsiDisk[]>();
+  for (const session of sessions) disks.set(session, await disksOf(env, volumeId, session));
+  await checkUnused(env, unstaging, [...disks.values()].flat(), lost.length > 0);
+
+  if (working.length > 0) await flushAndUnmount(env, unstaging, [...disks.values()].flat());
+  for (const session of working) await detachSession(env, unstaging, session, disks.get(session) ?? []);
+  if (lost.length > 0) await discard(env, unstaging, lost);
+  await detachLeftover(env, unstaging, sessions.length === 0);
+  if (record !== undefined && sessions.length === 0) await deleteIscsiRecord(env, volumeId, record.targetIqn);
+  await assertNoSession(env, volumeId);
+  await env.records.remove(volumeId);
+}
+
+async function checkStagedHere(env: NodeEnvironment, { volumeId, stagingPath, record }: Unstaging): Promise<void> {
+  if (record === undefined || record.stagingPath === stagingPath) return;
+  const mount = await env.mounts.at(record.stagingPath);
+  if (mount === undefined || (await isDeadMount(env, mount))) return;
+  throw new DriverError('FAILED_PRECONDITION', {
+    problem: `volume ${volumeId} is not staged at ${stagingPath}`,
+    found: `it is staged at ${record.stagingPath}`,
+    action: 'unstage it there',
+  });
+}
+
+/** @throws DriverError UNAVAILABLE while the session is down and the target cannot be asked */
+async function isRevoked(
+  env: NodeEnvironment,
+  { volumeId, record }: Unstaging,
+  session: IscsiSession,
+): Promise<boolean> {
+  if (session.state === 'LOGGED_IN') return false;
+  const reach = await reachOf(env, volumeId, session, record);
+  if (reach === 'refused') return true;
+  throw sessionDown(volumeId, session, portalOf(session, record));
+}
+
+async function disksOf(env: NodeEnvironment, volumeId: string, session: IscsiSession): Promise<ScsiDisk[]> {
+  return await env.outstanding.run(volumeId, `listing disks of session ${session.sid}`, DEADLINES.device, () =>
+    env.initiator.disks(session),
+  );
+}
+
+/** Published still, or stacked upon: nothing is torn down. */
+async function checkUnused(
+  env: NodeEnvironment,
+  { volumeId, stagingPath }: Unstaging,
+  disks: readonly ScsiDisk[],
+  isLost: boolean,
+): Promise<void> {
+  const table = await env.mounts.list();
+  for (const disk of disks) {
+    const other = mountsOfDevice(table, disk).find(({ mountPoint }) => mountPoint !== stagingPath);
+    if (other !== undefined) {
+      throw new DriverError('FAILED_PRECONDITION', {
+        problem: `volume ${volumeId} cannot be unstaged: it is still published`,
+        found: `${describeMount(other)}`,
+        action: 'unpublish it there first',
+      });
+    }
+    // A device on top of a disk that is lost anyway goes down with it.
+    const holders = isLost ? [] : await env.devices.holders(disk.name);
+    if (holders.length > 0) {
+      throw new DriverError('FAILED_PRECONDITION', {
+        problem: `volume ${volumeId} cannot be unstaged: its disk ${disk.name} is in use`,
+        found: `device ${holders.join(', ')} on top of it`,
+        action: 'remove that device (dmsetup ls --tree, vgchange -an); the call is retried',
+      });
+    }
+  }
+}
+
+async function flushAndUnmount(
+  env: NodeEnvironment,
+  { volumeId, stagingPath }: Unstaging,
+  disks: readonly ScsiDisk[],
+): Promise<void> {
+  for (;;) {
+    const mount = await env.mounts.at(stagingPath);
+    if (mount === undefined || !disks.some(({ majorMinor }) => majorMinor === mount.majorMinor)) return;
+    // umount itself swallows write errors: so the file system is synced first, and its answer counts.
+    const { flushTimeoutMs } = env.config;
+    await env.outstanding.run(volumeId, `writing the data of ${stagingPath}`, flushTimeoutMs + DEADLINES.device, () =>
+      step('staging-sync', () => env.mounts.sync(stagingPath, flushTimeoutMs)),
+    );
+    await env.outstanding.run(volumeId, `unmounting ${stagingPath}`, DEADLINES.unmount, () =>
+      step('staging-unmount', () => env.mounts.unmount(stagingPath)),
+    );
+  }
+}
+
+/** Disk flushed and removed, session ended. A failed flush ends it here, with the session still up. */
+async function detachSession(
+  env: NodeEnvironment,
+  { volumeId, record }: Unstaging,
+  session: IscsiSession,
+  disks: readonly ScsiDisk[],
+): Promise<void> {
+  const timeoutMs = env.config.flushTimeoutMs;
+  for (const disk of disks) {
+    await env.outstanding.run(volumeId, `flushing and removing disk ${disk.name}`, timeoutMs + DEADLINES.device, () =>
+      step('disk-remove', () => env.initiator.removeDisk(disk, { flush: true, timeoutMs })),
+    );
+  }
+  await env.outstanding.run(volumeId, `logging out of ${session.targetIqn}`, DEADLINES.logout, () =>
+    step('session-logout', () => env.initiator.logout(session.targetIqn, portalOf(session, record))),
+  );
+}
+
+async function discard(env: NodeEnvironment, unstaging: Unstaging, lost: readonly IscsiSession[]): Promise<void> {
+  const { volumeId, record } = unstaging;
+  log().warn(
+    { volumeId, sids: lost.map(({ sid }) => sid), targetIqn: lost[0]?.targetIqn },
+    'the attachment was revoked: unwritten data of the volume is discarded',
+  );
+  await detachMounts(env, await endSessions(env, { volumeId, record, sessions: lost }));
+}
+
+/** A mount at the staging path whose device has gone, with the session or before it. */
+async function detachLeftover(
+  env: NodeEnvironment,
+  { volumeId, stagingPath }: Unstaging,
+  hadNoSession: boolean,
+): Promise<void> {
+  for (let mount: MountEntry | undefined; ; ) {
+    mount = await env.mounts.at(stagingPath);
+    if (mount === undefined) return;
+    if (!(await isDeadMount(env, mount))) {
+      throw new DriverError('FAILED_PRECONDITION', {
+        problem: `volume ${volumeId} cannot be unstaged at ${stagingPath}`,
+        found: `${describeMount(mount)}, which is not a disk of this volume`,
+        action: 'unmount it by hand; the call is retried',
+      });
+    }
+    if (hadNoSession) {
+      log().warn({ volumeId, stagingPath }, 'the session had ended under the mount: unwritten data is lost');
+    }
+    await detachMounts(env, [mount]);
+  }
+}
