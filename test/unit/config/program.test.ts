@@ -1,0 +1,75 @@
+/** The program as a user starts it: from source, and bundled. */
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { bundle, GENERATED_DOCS, withGenerated } from '../../../build.ts';
+import { flagName, OPTION_KEYS } from '../../../src/config-options.ts';
+import { version } from '../../../src/version.ts';
+import { removeFolder, temporaryFolder } from '../system/support.ts';
+
+const SOURCE = join(import.meta.dirname, '../../../src/main.ts');
+
+describe('the program', () => {
+  let folder: string;
+  let bundled: string;
+
+  before(async () => {
+    folder = temporaryFolder();
+    bundled = join(folder, 'lvm-iscsi-csi.mjs');
+    await bundle(bundled);
+  });
+  after(() => removeFolder(folder));
+
+  function run(entry: string, args: readonly string[], env: Record<string, string> = {}) {
+    const path = `${join(process.execPath, '..')}:${process.env['PATH']}`;
+    return spawnSync(process.execPath, [entry, ...args], { encoding: 'utf8', env: { PATH: path, ...env } });
+  }
+
+  it('is one executable file', () => {
+    // Without package.json or node_modules beside it.
+    const { stdout, status } = spawnSync(bundled, ['--version'], {
+      encoding: 'utf8',
+      cwd: '/',
+      env: { PATH: `${join(process.execPath, '..')}:${process.env['PATH']}` },
+    });
+    expect(status).to.equal(0);
+    expect(stdout).to.equal(`${version()}\n`);
+  });
+
+  it('shows every option with default in the help', () => {
+    const main = run(bundled, ['--help']);
+    const all = run(bundled, ['all', '--help']);
+    expect([main.status, all.status]).to.deep.equal([0, 0]);
+    for (const key of OPTION_KEYS) {
+      expect(main.stdout).to.match(new RegExp(`^ +--${flagName(key)} <[A-Z]+> .*\\(default: .+\\)$`, 'm'));
+      expect(all.stdout).to.contain(`--${flagName(key)} <`);
+    }
+    expect(run(bundled, ['node', '--help']).stdout).not.to.contain('--volume-group <');
+  });
+
+  for (const [what, args, env, words] of [
+    ['no command', [], {}, 'Usage:'],
+    ['an unknown command', ['contoller'], {}, "unknown command 'contoller'"],
+    ['an unknown flag', ['node', '--log-levle', 'x'], {}, 'Did you mean --log-level'],
+    ['a flag of the other role', ['node', '--volume-group', 'x'], {}, "unknown option '--volume-group'"],
+    ['a stray argument', ['node', 'x'], {}, 'too many arguments'],
+    ['a bad value', ['node', '--slow-call', '10'], {}, 'option slow-call: "10" (from flag --slow-call) is not allowed'],
+    ['an unknown variable', ['node'], { LVM_ISCSI_CSI_FOO: '1' }, 'unknown environment variable LVM_ISCSI_CSI_FOO'],
+    ['a missing requirement', ['controller'], {}, 'option portals is required'],
+    ['a test hook on a machine that is no lab', ['node'], { LVM_ISCSI_CSI_TEST_STEPS: '/tmp' }, 'no lab machine'],
+  ] as const) {
+    it(`refuses ${what} with exit code 2`, () => {
+      const result = run(SOURCE, args, env);
+      expect(result.stderr).to.contain(words);
+      expect(result.status).to.equal(2);
+    });
+  }
+
+  for (const { path, render } of GENERATED_DOCS) {
+    it(`is documented as it is: ${path.replace(/^.*\/docs/, 'docs')}`, () => {
+      const text = readFileSync(path, 'utf8');
+      expect(text, 'run: node build.ts --docs').to.equal(withGenerated(text, render()));
+    });
+  }
+});
