@@ -12,6 +12,11 @@ export interface VolumeGroup {
   /** PVs that LVM cannot find; above 0 the VG is partial and nothing may be changed or torn down. */
   readonly missingPvCount: number;
   readonly exported: boolean;
+  /**
+   * 32 hex digits that stand for the VG's physical space: its PVs' UUIDs and number of extents. vgextend, vgreduce and
+   * pvresize change it; nothing that is done to LVs does. undefined while it is not known (a PV is missing).
+   */
+  readonly spaceId?: string | undefined;
 }
 
 export interface LogicalVolume {
@@ -43,6 +48,8 @@ export interface VgReport {
 export type LvmErrorKind =
   | 'vg-not-found'
   | 'vg-partial'
+  /** There, but not ours to use: exported, of another system ID, its lock refused, or two of that name. */
+  | 'vg-inaccessible'
   | 'lv-not-found'
   | 'lv-exists'
   | 'no-space'

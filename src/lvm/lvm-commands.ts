@@ -1,0 +1,58 @@
+/** Runs LVM in its private environment, and once more in a new one when the old one may have hidden a PV. */
+import type { CommandResult, Commands } from '../system/commands.ts';
+import type { LvmEnvironment, PreparedEnvironment } from './environment.ts';
+import { toLvmError } from './errors.ts';
+import { LvmError } from './types.ts';
+
+/** LVM waits for the VG's lock without limit; a read behind a long mutation is not a fault. */
+const READ_TIMEOUT_MS = 120_000;
+
+export class LvmCommands {
+  readonly #commands: Commands;
+  readonly environment: LvmEnvironment;
+
+  constructor(commands: Commands, environment: LvmEnvironment) {
+    this.#commands = commands;
+    this.environment = environment;
+  }
+
+  /** @throws LvmError */
+  async read(args: readonly string[]): Promise<CommandResult> {
+    return await this.#withEnvironment((environment) => this.#run('read', args, environment));
+  }
+
+  /** @throws LvmError; after vg-partial and vg-not-found nothing has been changed */
+  async mutate(args: readonly string[]): Promise<CommandResult> {
+    return await this.#withEnvironment((environment) => this.#run('mutate', args, environment));
+  }
+
+  async #withEnvironment<T>(action: (environment: PreparedEnvironment) => Promise<T>): Promise<T> {
+    const environment = await this.environment.get();
+    try {
+      return await action(environment);
+    } catch (error) {
+      if (!(error instanceof LvmError && (error.kind === 'vg-partial' || error.kind === 'vg-not-found'))) throw error;
+      const refreshed = await this.environment.refresh();
+      if (refreshed === environment) throw error;
+      return await action(refreshed);
+    }
+  }
+
+  async #run(
+    kind: 'read' | 'mutate',
+    args: readonly string[],
+    environment: PreparedEnvironment,
+  ): Promise<CommandResult> {
+    try {
+      return await this.#commands.run({
+        file: 'lvm',
+        args,
+        kind,
+        env: environment.variables,
+        ...(kind === 'read' ? { timeoutMs: READ_TIMEOUT_MS } : {}),
+      });
+    } catch (error) {
+      throw toLvmError(error);
+    }
+  }
+}

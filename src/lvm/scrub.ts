@@ -1,0 +1,198 @@
+/**
+ * Blank free extents: the one-time scrub, and when its result may be trusted.
+ *
+ * A new volume need not be zeroed when every extent that LVM can hand out is known to hold zeros. By induction:
+ *  - At one instant every extent of the VG is zeroed or allocated: the scrub allocates all free extents to LVs of its own
+ *    until a report, taken while it holds them, shows none free; it zeroes them whole, flushes, removes them, and only
+ *    then writes the VG's tag. A crash before leaves scrub LVs without the tag: the next scrub zeroes them whole again.
+ *  - From then on, an extent becomes free only by the driver, which wipes (and flushes) before each lvremove, whether or
+ *    not the VG is trusted. So a driver that is running meanwhile may create and delete as it likes.
+ * What breaks the induction is anybody else who frees extents: lvremove or lvreduce by hand, pvmove, a disk added by
+ * vgextend. Data safety comes first, so trust is given up when there is any sign of it (`BlankTrust`):
+ *  - The tag names the VG's physical space (PV UUIDs and extents): vgextend, vgreduce and pvresize end it, also while the
+ *    driver was not running.
+ *  - An LV that is not the driver's: whoever owns it will one day free extents with data on them. Such a VG is not
+ *    scrubbed at all, and the tag is taken away when one appears later.
+ *  - An LV that disappeared or shrank without the driver having wiped it: the tag is taken away.
+ * Not seen, and therefore in the documentation ("run scrub again after"): pvmove within the same PVs, and LVs removed by
+ * hand while the driver does not run.
+ */
+import { randomBytes, randomUUID } from 'node:crypto';
+import type { Commands } from '../system/commands.ts';
+import { log } from '../system/context.ts';
+import type { RateLimiter } from './rate-limit.ts';
+import { type LogicalVolume, type Lvm, LvmError, type VgReport } from './types.ts';
+import { zeroRange } from './zero.ts';
+
+const TAG_PREFIX = 'lic:scrubbed=';
+const SCRUB_LV_TAG = 'lic:scrub';
+/** How often free extents are gathered while others take or give some. */
+const GATHER_ATTEMPTS = 20;
+
+/** `<space id>.<random>`: another scrub gives another tag. */
+export function scrubTags(report: VgReport): string[] {
+  return report.vg.tags.filter((tag) => tag.startsWith(TAG_PREFIX));
+}
+
+export function isScrubLv(lv: LogicalVolume): boolean {
+  return lv.tags.includes(SCRUB_LV_TAG);
+}
+
+export interface ScrubProgress {
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+export interface ScrubOptions {
+  readonly lvm: Lvm;
+  readonly commands: Commands;
+  /** Which LVs are the driver's (volumes, deleted ones). */
+  readonly isOurs: (lv: LogicalVolume) => boolean;
+  /** Also when the VG counts as scrubbed already (after something that nobody can see, as pvmove). */
+  readonly again?: boolean;
+  readonly limiter?: RateLimiter;
+  readonly onProgress?: (progress: ScrubProgress) => void;
+  /** Stops after the chunk in progress; nothing is tagged, the scrub LVs stay for the next scrub. */
+  readonly signal?: AbortSignal;
+}
+
+export interface ScrubResult {
+  readonly alreadyDone: boolean;
+  readonly scrubbedBytes: number;
+}
+
+/**
+ * Zeroes all free extents and records it. May run while the driver does.
+ * @throws LvmError vg-partial, vg-inaccessible, invalid (foreign LVs in the VG), no-space (free extents that cannot be
+ *   allocated), and those of `zeroRange`
+ */
+export async function scrub(options: ScrubOptions): Promise<ScrubResult> {
+  const { lvm, commands, limiter, signal, onProgress } = options;
+  const before = await lvm.read({ fresh: true });
+  checkUsable(before, options.isOurs);
+  if (options.again !== true && before.lvs.every((lv) => !isScrubLv(lv)) && hasCurrentTag(before))
+    return { alreadyDone: true, scrubbedBytes: 0 };
+  if (scrubTags(before).length > 0) await lvm.changeVgTags({ remove: scrubTags(before) });
+
+  const held = await gather(options);
+  const totalBytes = held.reduce((sum, lv) => sum + lv.sizeBytes, 0);
+  let finishedBytes = 0;
+  for (const lv of held) {
+    if (!lv.active) await lvm.activate([lv.name]);
+    await zeroRange(commands, lv.path, 0, lv.sizeBytes, {
+      ...(limiter === undefined ? {} : { limiter }),
+      ...(signal === undefined ? {} : { signal }),
+      onProgress: (doneBytes) => onProgress?.({ doneBytes: finishedBytes + doneBytes, totalBytes }),
+    });
+    finishedBytes += lv.sizeBytes;
+  }
+  // While they are still held: was the physical space the same all the time, and nobody else there?
+  const after = await lvm.read({ fresh: true });
+  checkUsable(after, options.isOurs);
+  if (after.vg.spaceId !== before.vg.spaceId)
+    throw new LvmError('other', 'the PVs of the volume group changed while it was scrubbed; scrub again');
+  await lvm.remove(held.map((lv) => lv.name));
+  await lvm.changeVgTags({ add: [`${TAG_PREFIX}${after.vg.spaceId}.${randomBytes(4).toString('hex')}`] });
+  log().info({ vgName: lvm.vgName, scrubbedBytes: totalBytes }, 'the free extents of the volume group are blank now');
+  return { alreadyDone: false, scrubbedBytes: totalBytes };
+}
+
+/** Allocates until nothing is free; LVs left by an earlier scrub count. */
+async function gather({ lvm, isOurs, signal }: ScrubOptions): Promise<LogicalVolume[]> {
+  let failure: unknown;
+  for (let attempt = 1; attempt <= GATHER_ATTEMPTS; attempt += 1) {
+    signal?.throwIfAborted();
+    const report = await lvm.read({ fresh: true });
+    checkUsable(report, isOurs);
+    if (report.vg.freeBytes === 0) return report.lvs.filter(isScrubLv);
+    try {
+      const name = `_scrub-${randomUUID()}`;
+      await lvm.createLinear({ name, sizeBytes: report.vg.freeBytes, tags: [SCRUB_LV_TAG] });
+    } catch (error) {
+      // The driver was quicker, unless the extents lie on a PV that nothing may be allocated from.
+      if (!(error instanceof LvmError && error.kind === 'no-space')) throw error;
+      failure = error;
+    }
+  }
+  throw failure ?? new LvmError('no-space', 'extents became free faster than they could be gathered; scrub again');
+}
+
+function checkUsable({ vg, lvs }: VgReport, isOurs: (lv: LogicalVolume) => boolean): void {
+  if (vg.exported) throw new LvmError('vg-inaccessible', `volume group "${vg.name}" is exported`);
+  if (vg.missingPvCount > 0 || vg.spaceId === undefined)
+    throw new LvmError('vg-partial', `volume group "${vg.name}" misses PVs`);
+  const foreign = lvs.filter((lv) => !isOurs(lv) && !isScrubLv(lv)).map((lv) => lv.name);
+  if (foreign.length > 0) {
+    throw new LvmError(
+      'invalid',
+      `volume group "${vg.name}" has LVs of others (${foreign.slice(0, 5).join(', ')}${foreign.length > 5 ? ', …' : ''}); what they leave behind would be taken for blank`,
+    );
+  }
+}
+
+function hasCurrentTag(report: VgReport): boolean {
+  const { spaceId } = report.vg;
+  return spaceId !== undefined && scrubTags(report).some((tag) => tag.startsWith(`${TAG_PREFIX}${spaceId}.`));
+}
+
+/** Watches the VG's reports for signs that somebody else freed extents, and answers whether free extents are blank. */
+export class BlankTrust {
+  readonly #lvm: Lvm;
+  readonly #isOurs: (lv: LogicalVolume) => boolean;
+  readonly #sizes = new Map<string, { readonly name: string; readonly sizeBytes: number }>();
+  /** UUIDs of LVs that were wiped and may disappear. */
+  readonly #wiped = new Set<string>();
+  /** Tags that are worth nothing any more; a new scrub writes another one. */
+  readonly #revoked = new Set<string>();
+
+  constructor(lvm: Lvm, isOurs: (lv: LogicalVolume) => boolean) {
+    this.#lvm = lvm;
+    this.#isOurs = isOurs;
+  }
+
+  /** These are all zeros and will be removed. */
+  wiped(lvs: readonly LogicalVolume[]): void {
+    for (const lv of lvs) this.#wiped.add(lv.uuid);
+  }
+
+  /** Looks at each report, in the order in which they were read (`VgLvmOptions.onReport`). */
+  observe(report: VgReport): void {
+    if (report.vg.missingPvCount > 0 || report.vg.exported) return;
+    const now = new Map(report.lvs.map((lv) => [lv.uuid, lv]));
+    for (const [uuid, { name, sizeBytes }] of this.#sizes) {
+      const lv = now.get(uuid);
+      if (lv !== undefined && lv.sizeBytes >= sizeBytes) continue;
+      if (lv === undefined) this.#sizes.delete(uuid);
+      if (!this.#wiped.delete(uuid))
+        this.#revoke(report, `LV ${name} was ${lv === undefined ? 'removed' : 'reduced'} by somebody else`);
+    }
+    for (const lv of report.lvs) {
+      if (isScrubLv(lv)) continue;
+      this.#sizes.set(lv.uuid, lv);
+      if (!this.#isOurs(lv)) this.#revoke(report, `LV ${lv.name} is not the driver's`);
+    }
+  }
+
+  /** May a new LV be handed out without being zeroed? Pure: an older report than the last observed one does no harm. */
+  isBlank(report: VgReport): boolean {
+    return (
+      report.vg.missingPvCount === 0 &&
+      hasCurrentTag(report) &&
+      scrubTags(report).every((tag) => !this.#revoked.has(tag)) &&
+      report.lvs.every((lv) => this.#isOurs(lv) || isScrubLv(lv))
+    );
+  }
+
+  #revoke(report: VgReport, reason: string): void {
+    const tags = scrubTags(report).filter((tag) => !this.#revoked.has(tag));
+    if (tags.length === 0) return;
+    for (const tag of tags) this.#revoked.add(tag);
+    log().warn(
+      { vgName: report.vg.name, reason },
+      'free extents are no longer trusted to be blank: new volumes are zeroed (run "scrub" to change that)',
+    );
+    this.#lvm.changeVgTags({ remove: tags }).catch((error: unknown) => {
+      log().error({ err: error, vgName: report.vg.name }, 'the scrub tag could not be removed; it does not count here');
+    });
+  }
+}
