@@ -18,6 +18,18 @@ const REQUIRE =
 /** Builds and answers the file's size in bytes. */
 export async function bundle(outfile: string): Promise<number> {
   const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
+  const helper = await build({
+    entryPoints: [join(ROOT, 'src/system/file-helper-entry.ts')],
+    write: false,
+    bundle: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'esm',
+    minify: true,
+    logLevel: 'warning',
+  });
+  const helperText = helper.outputFiles[0]?.text;
+  if (helperText === undefined) throw new Error('the file helper was not built');
   await build({
     entryPoints: [join(ROOT, 'src/main.ts')],
     outfile,
@@ -33,6 +45,7 @@ export async function bundle(outfile: string): Promise<number> {
     define: {
       EMBEDDED_CSI_PROTO: JSON.stringify(readFileSync(join(ROOT, 'proto/csi.proto'), 'utf8')),
       EMBEDDED_VERSION: JSON.stringify(version),
+      EMBEDDED_FILE_HELPER: JSON.stringify(helperText),
     },
     logLevel: 'warning',
   });

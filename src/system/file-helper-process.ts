@@ -1,5 +1,5 @@
 /** One helper process, seen from the driver: its calls in progress, those that overran, and its end. */
-import { type ChildProcess, fork, type Serializable } from 'node:child_process';
+import { type ChildProcess, fork, type Serializable, spawn } from 'node:child_process';
 import {
   FILE_HELPER_COMMAND,
   type FileAnswer,
@@ -11,6 +11,7 @@ import { FileTimeoutError } from './files.ts';
 import { HOST_ENVIRONMENT } from './host-namespace.ts';
 
 export const HELPER_THREADS = 64;
+const START_ALLOWANCE_MS = 30_000;
 
 interface Call {
   readonly resolve: (value: FileAnswer) => void;
@@ -31,17 +32,13 @@ export class FileHelperProcess {
   readonly #stuck = new Set<number>();
   readonly #events: HelperEvents;
   #alive = true;
+  /** It has answered once. */
+  #started = false;
   #retired = false;
 
   constructor(events: HelperEvents) {
     this.#events = events;
-    const { file, args } = helperEntry();
-    this.#child = fork(file, args, {
-      env: { ...HOST_ENVIRONMENT, UV_THREADPOOL_SIZE: String(HELPER_THREADS) },
-      execArgv: [],
-      serialization: 'advanced',
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    });
+    this.#child = startHelper();
     this.#child.on('message', (message) => this.#onAnswer(message as FromHelper));
     this.#child.on('error', (error) => this.#onEnd(`could not be started or spoken to: ${error.message}`));
     this.#child.on('exit', (code, signal) => this.#onEnd(signal === null ? `exit code ${code}` : `signal ${signal}`));
@@ -64,7 +61,9 @@ export class FileHelperProcess {
 
   call(id: number, request: FileRequest, timeoutMs: number): Promise<FileAnswer> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => this.#onDeadline(id, request, timeoutMs), timeoutMs);
+      // Deadlines are for the kernel: the start of the helper itself must not count against them.
+      const allowanceMs = this.#started ? 0 : START_ALLOWANCE_MS;
+      const timer = setTimeout(() => this.#onDeadline(id, request, timeoutMs), timeoutMs + allowanceMs);
       this.#calls.set(id, { resolve, reject, timer });
       this.#send({ kind: 'call', id, request });
     });
@@ -99,6 +98,7 @@ export class FileHelperProcess {
   }
 
   #onAnswer(answer: FromHelper): void {
+    this.#started = true;
     const call = this.#calls.get(answer.id);
     this.#calls.delete(answer.id);
     if (call === undefined) {
@@ -131,7 +131,30 @@ export class FileHelperProcess {
   }
 }
 
-/** The bundle is one file and its own helper; from source there is a small entry of its own. */
+/**
+ * The helper's own code as text, put in by the bundler: the bundle is one file, but reading megabytes of it again for a
+ * helper that needs a few kilobytes takes seconds on a slow host.
+ */
+declare const EMBEDDED_FILE_HELPER: string | undefined;
+
+function startHelper(): ChildProcess {
+  const options = {
+    env: { ...HOST_ENVIRONMENT, UV_THREADPOOL_SIZE: String(HELPER_THREADS) },
+    serialization: 'advanced' as const,
+  };
+  if (typeof EMBEDDED_FILE_HELPER === 'string') {
+    const args = ['--input-type=module', '-', FILE_HELPER_COMMAND];
+    const child = spawn(process.execPath, args, { ...options, stdio: ['pipe', 'inherit', 'inherit', 'ipc'] });
+    // Its early death is told by 'exit'; the pipe's own error says nothing more.
+    child.stdin?.on('error', () => undefined);
+    child.stdin?.end(EMBEDDED_FILE_HELPER);
+    return child;
+  }
+  const { file, args } = helperEntry();
+  return fork(file, args, { ...options, execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+}
+
+/** From source there is a small entry of its own; a bundle made without the embedded text is its own helper. */
 function helperEntry(): { file: string; args: string[] } {
   if (import.meta.url.endsWith('.ts'))
     return { file: new URL('./file-helper-entry.ts', import.meta.url).pathname, args: [] };
