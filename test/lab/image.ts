@@ -1,5 +1,6 @@
-import { chmod, cp, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { execa } from 'execa';
 import { buildOnce, cacheFolder, contentHash, touchAndPrune } from './cache.ts';
@@ -18,7 +19,7 @@ import type { Progress } from './progress.ts';
 
 /** Bump when the way an image is put together changes in a manner that its parts do not show. */
 const RECIPE = 1;
-const DISK_SIZE = '8G';
+const DISK_SIZE_BYTES = 8 * 2 ** 30;
 const NEEDED_MIB = 4096;
 
 /** What an image has beyond the common parts; each combination is an image of its own in the cache. */
@@ -45,7 +46,7 @@ export async function ensureImage(options: ImageOptions, progress: Progress): Pr
   const hash = contentHash({
     RECIPE,
     DEBIAN_SUITE,
-    DISK_SIZE,
+    DISK_SIZE: '8G',
     EARLY_FILES,
     FILES,
     EXCLUDED_PATHS,
@@ -117,22 +118,36 @@ async function buildImage(folder: string, packages: string[], node: string, prog
       ...(mirror ? [mirror] : []),
     ]),
   );
-  await progress.step('writing the root file system', async () => {
-    const root = path.join(folder, 'root');
-    const script = [
-      'set -e',
-      `mkdir "${root}"`,
-      `tar -C "${root}" --numeric-owner -xf "${tar}"`,
-      `mkfs.ext4 -q -L lab-root -E lazy_itable_init=1,discard -m 0 -d "${root}" "${folder}/root.img.part" ${DISK_SIZE}`,
-      `rm -rf "${root}"`,
-    ].join('\n');
-    // Without root, the helper maps the same sub-uids that made the tar, so that owners come out right.
-    if (mode === 'root') await run('sh', ['-c', script]);
-    else await run('mmdebstrap', ['--unshare-helper', 'sh', '-c', script]);
-    await rename(path.join(folder, 'root.img.part'), path.join(folder, 'root.img'));
-  });
+  await progress.step('writing the root file system', () => writeFileSystem(tar, path.join(folder, 'root.img'), mode));
   for (const rest of [early, late, tar, path.join(folder, 'setup.sh')])
     await rm(rest, { recursive: true, force: true });
+}
+
+/** Makes an ext4 image from a tar, by unpacking it first: mkfs reads a folder, and needs no loop device. */
+async function writeFileSystem(tar: string, image: string, mode: 'root' | 'unshare'): Promise<void> {
+  // Without root, the work is done under the user's sub-uids, which may not enter the user's own folders.
+  const scratch = await mkdtemp(path.join(mode === 'root' ? path.dirname(image) : tmpdir(), 'lab-image-'));
+  try {
+    await chmod(scratch, 0o777);
+    const part = path.join(scratch, 'root.img');
+    await writeFile(part, '');
+    await truncate(part, DISK_SIZE_BYTES);
+    await chmod(part, 0o666);
+    const script = `set -e
+      cd "${scratch}"
+      trap 'rm -rf root' EXIT
+      mkdir root
+      # Device nodes need a real root, and the kernel makes its own.
+      tar -C root --numeric-owner --exclude='./dev/*' -x
+      mkfs.ext4 -q -F -L lab-root -E lazy_itable_init=1,discard -m 0 -d root root.img`;
+    // The helper maps the same sub-uids that made the tar, so that owners come out right.
+    if (mode === 'root') await run('sh', ['-c', script], tar);
+    else await run('mmdebstrap', ['--unshare-helper', 'sh', '-c', script], tar);
+    await run('cp', ['--sparse=always', '--reflink=auto', part, image]);
+    await chmod(image, 0o444);
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
 }
 
 async function writeTree(root: string, files: Readonly<Record<string, ImageFile>>): Promise<void> {
@@ -144,9 +159,14 @@ async function writeTree(root: string, files: Readonly<Record<string, ImageFile>
   }
 }
 
-async function run(program: string, args: readonly string[]): Promise<void> {
+async function run(program: string, args: readonly string[], inputFile?: string): Promise<void> {
   const PATH = `${process.env['PATH']}:/usr/sbin:/sbin`;
-  const result = await execa(program, args, { all: true, reject: false, env: { PATH, LC_ALL: 'C.UTF-8' } });
+  const result = await execa(program, args, {
+    all: true,
+    reject: false,
+    env: { PATH, LC_ALL: 'C.UTF-8' },
+    ...(inputFile === undefined ? {} : { inputFile }),
+  });
   if (result.exitCode === 0) return;
   const tail = (result.all ?? '').split('\n').slice(-30).join('\n');
   throw new LabError(`${program} ended with ${result.exitCode ?? result.signal}:\n${tail}`, { cause: result });

@@ -10,7 +10,7 @@ import { Keeper } from './keeper.ts';
 import { Machine } from './machine.ts';
 import { networkScript } from './network.ts';
 import { Power } from './power.ts';
-import { ensureDiskSpace, ensureMemory, ensurePrograms } from './prerequisites.ts';
+import { ensureDiskSpace, ensureMemory, ensurePrograms, ensureTaps } from './prerequisites.ts';
 import { createProgress, type Progress } from './progress.ts';
 import type { Hardware } from './qemu-arguments.ts';
 import { ensureReady } from './ready.ts';
@@ -87,6 +87,7 @@ export class Lab implements AsyncDisposable {
     const name = options.name ?? `lab-${process.pid}-${randomBytes(3).toString('hex')}`;
     const folder = labFolder(name);
     await ensurePrograms(path.join(cacheFolder(), 'install.lock'), progress);
+    await ensureTaps();
     const image = await ensureImage(options.image ?? {}, progress);
     const accelerator = await chooseAccelerator(image, progress);
     const specs = machineSpecs(options, accelerator);

@@ -1,4 +1,5 @@
-import { readFile, statfs } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { access, readFile, statfs } from 'node:fs/promises';
 import { execa } from 'execa';
 import { withLock } from './cache.ts';
 import { LabError } from './errors.ts';
@@ -18,6 +19,9 @@ const PROGRAMS: Readonly<Record<string, string>> = {
   flock: 'util-linux',
   'mkfs.ext4': 'e2fsprogs',
 };
+
+/** Without root, mmdebstrap maps the user's sub-uids with these. */
+const ROOTLESS_PROGRAMS: Readonly<Record<string, string>> = { newuidmap: 'uidmap' };
 
 /** Files of packages without a program of their own. */
 const FILES: Readonly<Record<string, string>> = {
@@ -50,13 +54,27 @@ export async function ensurePrograms(lockFile: string, progress: Progress): Prom
 
 async function missingPackages(): Promise<string[]> {
   // One shell for all of them: sbin is not in every user's PATH, although the programs work from there.
+  const programs = process.getuid?.() === 0 ? PROGRAMS : { ...PROGRAMS, ...ROOTLESS_PROGRAMS };
   const script = [
     'PATH=$PATH:/usr/sbin:/sbin',
-    ...Object.entries(PROGRAMS).map(([program, pkg]) => `command -v ${program} >/dev/null || echo ${pkg}`),
+    ...Object.entries(programs).map(([program, pkg]) => `command -v ${program} >/dev/null || echo ${pkg}`),
     ...Object.entries(FILES).map(([file, pkg]) => `[ -e ${file} ] || echo ${pkg}`),
   ].join('\n');
   const { stdout } = await execa('sh', ['-c', script]);
   return [...new Set(stdout.split('\n').filter(Boolean))];
+}
+
+/** @throws LabError when we may not make the taps that join machines to the lab's network */
+export async function ensureTaps(): Promise<void> {
+  try {
+    await access('/dev/net/tun', constants.R_OK | constants.W_OK);
+  } catch (cause) {
+    throw new LabError(
+      `the lab's network needs /dev/net/tun (${(cause as Error).message}): run as root, load the kernel's tun module ` +
+        'or allow this user to open it',
+      { cause },
+    );
+  }
 }
 
 /** QEMU's own needs beside the guest's memory: code cache, device state, nbdkit. */
