@@ -1,4 +1,4 @@
-/** Reads what `dmsetup table --verbose` prints: state and live table of each device in one process (LVM2's dmsetup.c). */
+/** Reads what `dmsetup table -v` prints: state and live table of each device in one process (LVM2's dmsetup.c). */
 
 export interface DmTableLine {
   readonly startSectors: number;

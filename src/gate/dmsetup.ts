@@ -17,14 +17,14 @@ export class Dmsetup {
 
   /** Every device-mapper device of the host. Never blocks on a suspended one. */
   async devices(): Promise<DmDevice[]> {
-    return parseDmDevices(await this.#read(['table', '--verbose']));
+    return parseDmDevices(await this.#read(['table', '-v']));
   }
 
   /** undefined when the kernel says that there is no such device, and only then. */
   async device(name: string): Promise<DmDevice | undefined> {
     let stdout: string;
     try {
-      stdout = await this.#read(['table', '--verbose', name]);
+      stdout = await this.#read(['table', '-v', name]);
     } catch (error) {
       if (isNoSuchDevice(error)) return undefined;
       throw error;

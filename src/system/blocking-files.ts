@@ -5,7 +5,7 @@
 import { log } from './context.ts';
 import { FileHelperProcess, HELPER_THREADS } from './file-helper-process.ts';
 import type { FileAnswer, FileRequest } from './file-helper-protocol.ts';
-import type { FileOptions, FileStat, FileSystemStat, Files, WriteOptions } from './files.ts';
+import type { BatchAnswer, BatchCall, FileOptions, FileStat, FileSystemStat, Files, WriteOptions } from './files.ts';
 
 export interface BlockingFilesOptions {
   /** Overrun calls after which a helper is replaced; three quarters of its threads when absent. */
@@ -106,6 +106,12 @@ export class BlockingFiles implements Files {
 
   async statfs(path: string, options?: FileOptions): Promise<FileSystemStat> {
     return (await this.#call({ operation: 'statfs', path }, options)) as FileSystemStat;
+  }
+
+  async batch(calls: readonly BatchCall[], options?: FileOptions): Promise<BatchAnswer[]> {
+    const path = calls[0]?.path;
+    if (path === undefined) return [];
+    return (await this.#call({ operation: 'batch', path, calls }, options)) as BatchAnswer[];
   }
 
   async #call(request: FileRequest, options: FileOptions | undefined): Promise<FileAnswer> {

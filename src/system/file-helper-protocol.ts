@@ -1,5 +1,5 @@
 /** What the driver and its file helper say to each other over the IPC channel (structured clone: bytes stay bytes). */
-import type { FileStat, FileSystemStat } from './files.ts';
+import type { BatchAnswer, BatchCall, FileStat, FileSystemStat } from './files.ts';
 
 /** First argument of the program that makes it the file helper. Not for users. */
 export const FILE_HELPER_COMMAND = 'internal-file-helper';
@@ -25,9 +25,11 @@ export type FileRequest =
   | { readonly operation: 'readdir'; readonly path: string }
   | { readonly operation: 'stat'; readonly path: string }
   | { readonly operation: 'lstat'; readonly path: string }
-  | { readonly operation: 'statfs'; readonly path: string };
+  | { readonly operation: 'statfs'; readonly path: string }
+  /** `path`: of the first call, for messages. */
+  | { readonly operation: 'batch'; readonly path: string; readonly calls: readonly BatchCall[] };
 
-export type FileAnswer = undefined | string | string[] | Uint8Array | FileStat | FileSystemStat;
+export type FileAnswer = undefined | string | string[] | Uint8Array | FileStat | FileSystemStat | BatchAnswer[];
 
 export type ToHelper =
   | { readonly kind: 'call'; readonly id: number; readonly request: FileRequest }

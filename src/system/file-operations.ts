@@ -4,7 +4,7 @@ import { type BigIntStats, constants } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { FileAnswer, FileRequest } from './file-helper-protocol.ts';
-import type { FileStat, FileSystemStat } from './files.ts';
+import type { BatchAnswer, BatchCall, FileStat, FileSystemStat } from './files.ts';
 
 /** Throws when the caller has given up: asked before a step that would surprise whoever came after it. */
 export type CheckCancelled = () => void;
@@ -49,7 +49,34 @@ export async function performFileOperation(request: FileRequest, check: CheckCan
       return await absentIsUndefined(async () => toFileStat(await fs.lstat(request.path, { bigint: true })));
     case 'statfs':
       return await statfs(request.path);
+    case 'batch':
+      return await batch(request.calls, check);
   }
+}
+
+async function batch(calls: readonly BatchCall[], check: CheckCancelled): Promise<BatchAnswer[]> {
+  const answers: BatchAnswer[] = [];
+  for (const call of calls) {
+    check();
+    try {
+      answers.push({ value: (await performFileOperation(asRequest(call), check)) as BatchValue });
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      // A failed write(2) does not know its file's name.
+      if (code === undefined || !(call.accept ?? []).includes(code))
+        throw Object.assign(error as Error, { path: call.path });
+      answers.push({ code });
+    }
+  }
+  return answers;
+}
+
+type BatchValue = string | string[] | FileStat | undefined;
+
+function asRequest(call: BatchCall): FileRequest {
+  if (call.operation === 'writeAttribute' || call.operation === 'symlink') return call;
+  const { operation, path } = call;
+  return operation === 'mkdir' ? { operation, path, mode: undefined, recursive: false } : { operation, path };
 }
 
 async function done(call: Promise<void>): Promise<undefined> {

@@ -48,6 +48,18 @@ export class FileTimeoutError extends Error {
   }
 }
 
+/** One call of a batch, by the names of the methods below; codes in `accept` are an answer and not an error. */
+export type BatchCall = { readonly path: string; readonly accept?: readonly string[] } & (
+  | { readonly operation: 'readText' | 'readdir' | 'readlink' | 'stat' | 'mkdir' | 'rmdir' | 'unlink' }
+  | { readonly operation: 'writeAttribute'; readonly text: string }
+  | { readonly operation: 'symlink'; readonly target: string }
+);
+
+/** The call's value, or the accepted error's code. */
+export type BatchAnswer =
+  | { readonly value: string | string[] | FileStat | undefined; readonly code?: undefined }
+  | { readonly code: string };
+
 export interface Files {
   readText(path: string, options?: FileOptions): Promise<string>;
   /** Exactly `lengthBytes` bytes from `offsetBytes`, fewer at the end of the file or device. */
@@ -73,4 +85,9 @@ export interface Files {
   /** As stat, of a symlink itself. */
   lstat(path: string, options?: FileOptions): Promise<FileStat | undefined>;
   statfs(path: string, options?: FileOptions): Promise<FileSystemStat>;
+  /**
+   * Several calls for the price of one, in order; the first error that is not accepted is thrown, with the path of its
+   * call, and no later call is begun. Optional, so that a fake need not have it.
+   */
+  batch?(calls: readonly BatchCall[], options?: FileOptions): Promise<BatchAnswer[]>;
 }

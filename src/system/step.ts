@@ -20,3 +20,8 @@ export async function step<T>(name: string, action: () => Promise<T>): Promise<T
   await hook(`after:${name}`);
   return result;
 }
+
+/** True while a test watches the steps: what is otherwise done in one go is then done step by step. */
+export function stepsAreWatched(): boolean {
+  return hook !== undefined;
+}

@@ -4,10 +4,10 @@
  * in iblock_configure_unmap).
  */
 import { log } from '../../system/context.ts';
-import { step } from '../../system/step.ts';
-import { type ConfigFs, errorCode } from './configfs.ts';
+import type { FileStat } from '../../system/files.ts';
+import { type ConfigFs, errorCode, type Mutation } from './configfs.ts';
+import { differences, write } from './configfs-calls.ts';
 import { TargetError } from './errors.ts';
-import type { HbaIndex } from './hba-index.ts';
 import { type FoundBackstore, readBackstore } from './inventory.ts';
 import type { TargetLayout } from './layout.ts';
 import type { TargetSpec } from './types.ts';
@@ -24,54 +24,42 @@ export function backstoreProblem(found: FoundBackstore, spec: TargetSpec, device
 }
 
 /** @returns "major:minor" of the device to export. @throws TargetError device. */
-export async function exportedDevice(fs: ConfigFs, devicePath: string): Promise<string> {
-  const device = await fs.stat(devicePath);
-  if (device?.kind !== 'block' || device.rdev === undefined) {
-    throw new TargetError(
-      'device',
-      `${devicePath} cannot be exported: ${device?.kind ?? 'nothing'} is there, not a block device`,
-    );
-  }
-  return device.rdev;
+export function deviceNumberOf(device: FileStat | undefined, devicePath: string): string {
+  if (device?.kind === 'block' && device.rdev !== undefined) return device.rdev;
+  const found = device === undefined ? 'nothing' : `a ${device.kind}`;
+  throw new TargetError('device', `${devicePath} cannot be exported: ${found} is there, not a block device`);
 }
 
-/** Makes, or goes on making, a backstore; then its attributes. @returns its folder's path. */
-export async function completeBackstore(
+/** Device, serial and enable of a backstore that is not enabled yet; verified. */
+export async function buildBackstore(
   fs: ConfigFs,
   layout: TargetLayout,
   hba: string,
   spec: TargetSpec,
   deviceNumber: string,
-): Promise<string> {
+): Promise<void> {
   const path = `${layout.core}/${hba}/${spec.volumeId}`;
-  const found = await readBackstore(fs, layout, hba, spec.volumeId);
-  if (found === undefined) throw new TargetError('kernel', `backstore ${path} has gone while it was being built`);
-  if (!found.enabled) {
-    await step('target-backstore-device', () => fs.write(`${path}/control`, `udev_path=${spec.devicePath}`));
-    await step('target-backstore-serial', () => fs.write(`${path}/wwn/vpd_unit_serial`, spec.serial));
-    await step('target-backstore-enable', () => enable(fs, path, spec.devicePath));
-    const enabled = await readBackstore(fs, layout, hba, spec.volumeId);
-    const problem =
-      enabled?.enabled === true ? backstoreProblem(enabled, spec, deviceNumber) : 'it did not become enabled';
-    if (problem !== undefined) throw new TargetError('kernel', `backstore ${path} was built and is wrong: ${problem}`);
-  }
-  await convergeAttributes(fs, `${path}/attrib`, spec);
-  return path;
-}
-
-async function enable(fs: ConfigFs, path: string, devicePath: string): Promise<void> {
+  const enable = `${path}/enable`;
   try {
-    await fs.write(`${path}/enable`, '1');
+    await fs.apply([
+      write('target-backstore-device', `${path}/control`, `udev_path=${spec.devicePath}`),
+      write('target-backstore-serial', `${path}/wwn/vpd_unit_serial`, spec.serial),
+      write('target-backstore-enable', enable, '1'),
+    ]);
   } catch (error) {
     const code = errorCode(error);
-    // Opened exclusively: something else (another backstore, a mount, LVM) has it.
-    const why = code === 'EBUSY' ? 'something else holds it open' : `the kernel answered ${code ?? 'an error'}`;
-    if (code === undefined || code === 'ETIMEDOUT') throw error;
-    throw new TargetError('device', `${devicePath} cannot be exported: ${why}`, { cause: error });
+    if (code === undefined || code === 'ETIMEDOUT' || (error as NodeJS.ErrnoException).path !== enable) throw error;
+    // LIO opens exclusively: another backstore, a mount or LVM has it.
+    const why = code === 'EBUSY' ? 'something else holds it open' : `the kernel answered ${code}`;
+    throw new TargetError('device', `${spec.devicePath} cannot be exported: ${why}`, { cause: error });
   }
+  const built = await readBackstore(fs, layout, hba, spec.volumeId);
+  const problem = built?.enabled === true ? backstoreProblem(built, spec, deviceNumber) : 'it did not become enabled';
+  if (problem !== undefined) throw new TargetError('kernel', `backstore ${path} was built and is wrong: ${problem}`);
 }
 
-async function convergeAttributes(fs: ConfigFs, folder: string, spec: TargetSpec): Promise<void> {
+/** What differs in the attributes of an enabled backstore. A new one has the kernel's defaults and is asked as well. */
+export async function attributeChanges(fs: ConfigFs, backstorePath: string, spec: TargetSpec): Promise<Mutation[]> {
   const discard = spec.discard ? '1' : '0';
   const wanted: [string, string][] = [
     // Third-party copy has let an initiator reach other volumes (CVE-2020-28374).
@@ -81,20 +69,23 @@ async function convergeAttributes(fs: ConfigFs, folder: string, spec: TargetSpec
     ['emulate_tpu', discard],
     ['emulate_tpws', discard],
   ];
-  const found = await Promise.all(wanted.map(([name]) => fs.readIfPresent(`${folder}/${name}`)));
-  for (const [index, [name, value]] of wanted.entries()) {
-    if (found[index] === undefined || found[index] === value) continue;
-    try {
-      await step('target-backstore-attribute', () => fs.write(`${folder}/${name}`, value));
-    } catch (error) {
-      if (errorCode(error) !== 'ENOSYS') throw error;
-      log().warn({ volumeId: spec.volumeId, attribute: name }, 'the device takes no discards: none will reach it');
-    }
-  }
+  const changes = await differences(
+    fs,
+    wanted.map(([name, text]) => ({
+      step: 'target-backstore-attribute',
+      path: `${backstorePath}/attrib/${name}`,
+      text,
+    })),
+  );
+  // ENOSYS: the device takes no discards.
+  return changes.map(({ step, call }) => ({ step, call: { ...call, accept: ['ENOSYS'] } }));
 }
 
-/** Absent: nothing to do. The LUN link must be gone. */
-export async function removeBackstore(fs: ConfigFs, index: HbaIndex, volumeId: string): Promise<void> {
-  const hba = await index.find(fs, volumeId);
-  if (hba !== undefined) await index.release(fs, hba, volumeId);
+/** The volume works without discards: a warning, no error. */
+export function warnWithoutDiscard(spec: TargetSpec, codes: readonly (string | undefined)[]): void {
+  if (spec.discard && codes.includes('ENOSYS'))
+    log().warn(
+      { volumeId: spec.volumeId, device: spec.devicePath },
+      'the device takes no discards: none will reach it',
+    );
 }

@@ -1,15 +1,39 @@
 /**
- * configfs through the blocking-file helper, within the deadline of one operation. "Already so" is no error here: a
- * folder that exists, one that is gone. Everything else is thrown, and a deadline is never an answer.
+ * configfs through the blocking-file helper, within the deadline of one operation. A round trip to the helper costs more
+ * than the work, so reads are asked together and mutations applied together, in order. When a test watches the steps
+ * (step.ts) each mutation is made on its own, in the same order: what it sees is what a crash can leave.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Deadline } from '../../system/deadline.ts';
-import { type FileOptions, type FileStat, type Files, FileTimeoutError } from '../../system/files.ts';
+import {
+  type BatchAnswer,
+  type BatchCall,
+  type FileOptions,
+  type Files,
+  FileTimeoutError,
+} from '../../system/files.ts';
+import { step, stepsAreWatched } from '../../system/step.ts';
 import { TargetTimeoutError } from './errors.ts';
 
 /** A call begun just before the deadline still gets this long: it is normally microseconds. */
 const SHORTEST_TIMEOUT_MS = 100;
 const POLL_MS = 20;
+
+/** A read and what its answer means. Made by configfs-calls.ts. */
+export interface Query<T> {
+  readonly call: BatchCall;
+  readonly meaning: (answer: BatchAnswer) => T;
+}
+
+/** A change under the name of its step. Made by configfs-calls.ts. */
+export interface Mutation {
+  readonly step: string;
+  readonly call: BatchCall;
+}
+
+type Answers<Q extends readonly Query<unknown>[]> = {
+  -readonly [I in keyof Q]: Q[I] extends Query<infer T> ? T : never;
+};
 
 export function errorCode(error: unknown): string | undefined {
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
@@ -25,72 +49,25 @@ export class ConfigFs {
     this.deadline = deadline;
   }
 
-  /** The attribute without the newline that the kernel adds. */
-  async read(path: string): Promise<string> {
-    const text = await this.#call((options) => this.#files.readText(path, options));
-    return text.endsWith('\n') ? text.slice(0, -1) : text;
+  async ask<const Q extends readonly Query<unknown>[]>(...queries: Q): Promise<Answers<Q>> {
+    const answers = await this.#batch(queries.map(({ call }) => call));
+    return queries.map(({ meaning }, index) => meaning(answerAt(answers, index))) as Answers<Q>;
   }
 
-  /** undefined only when there is no such attribute (an older kernel, an object that has gone). */
-  async readIfPresent(path: string): Promise<string | undefined> {
-    return await unless('ENOENT', this.read(path));
+  async askAll<T>(queries: readonly Query<T>[]): Promise<T[]> {
+    return (await this.ask(...queries)) as T[];
   }
 
-  async write(path: string, text: string): Promise<void> {
-    await this.#call((options) => this.#files.writeAttribute(path, text, options));
-  }
-
-  async exists(path: string): Promise<boolean> {
-    return (await this.stat(path)) !== undefined;
-  }
-
-  async stat(path: string): Promise<FileStat | undefined> {
-    return await this.#call((options) => this.#files.stat(path, options));
-  }
-
-  async names(path: string): Promise<string[]> {
-    return await this.#call((options) => this.#files.readdir(path, options));
-  }
-
-  /** [] when the folder does not exist. */
-  async namesIfPresent(path: string): Promise<string[]> {
-    return (await unless('ENOENT', this.names(path))) ?? [];
-  }
-
-  async makeFolder(path: string): Promise<void> {
-    await unless(
-      'EEXIST',
-      this.#call((options) => this.#files.mkdir(path, options)),
-    );
-  }
-
-  async removeFolder(path: string): Promise<void> {
-    await unless(
-      'ENOENT',
-      this.#call((options) => this.#files.rmdir(path, options)),
-    );
-  }
-
-  async link(target: string, path: string): Promise<void> {
-    await this.#call((options) => this.#files.symlink(target, path, options));
-  }
-
-  async removeLink(path: string): Promise<void> {
-    await unless(
-      'ENOENT',
-      this.#call((options) => this.#files.unlink(path, options)),
-    );
-  }
-
-  /** Where a link leads, or undefined when it is no link or has gone. */
-  async linkTarget(path: string): Promise<string | undefined> {
-    return await unless(
-      'EINVAL',
-      unless(
-        'ENOENT',
-        this.#call((options) => this.#files.readlink(path, options)),
-      ),
-    );
+  /**
+   * Makes the changes in order; none after the first that fails.
+   * @returns for each the code of the accepted error ("already so"), or undefined when it was made.
+   */
+  async apply(mutations: readonly Mutation[]): Promise<(string | undefined)[]> {
+    if (!stepsAreWatched()) return (await this.#batch(mutations.map(({ call }) => call))).map(({ code }) => code);
+    const codes: (string | undefined)[] = [];
+    for (const { step: name, call } of mutations)
+      codes.push(answerAt(await step(name, () => this.#batch([call])), 0).code);
+    return codes;
   }
 
   /** Polls until the condition holds. @throws TargetTimeoutError */
@@ -101,9 +78,14 @@ export class ConfigFs {
     }
   }
 
-  async #call<T>(start: (options: FileOptions) => Promise<T>): Promise<T> {
+  async #batch(calls: readonly BatchCall[]): Promise<BatchAnswer[]> {
+    if (calls.length === 0) return [];
+    const options = { timeoutMs: Math.max(this.deadline.remainingMs, SHORTEST_TIMEOUT_MS) };
     try {
-      return await start({ timeoutMs: Math.max(this.deadline.remainingMs, SHORTEST_TIMEOUT_MS) });
+      if (this.#files.batch !== undefined) return await this.#files.batch(calls, options);
+      const answers: BatchAnswer[] = [];
+      for (const call of calls) answers.push(await single(this.#files, call, options));
+      return answers;
     } catch (error) {
       if (error instanceof FileTimeoutError) throw this.#late(`${error.operation} of ${error.path}`, error);
       throw error;
@@ -111,21 +93,36 @@ export class ConfigFs {
   }
 
   #late(what: string, cause?: unknown): TargetTimeoutError {
-    return new TargetTimeoutError(
-      `${what}: not done within ${this.deadline.timeoutMs} ms; the kernel may be waiting for I/O`,
-      {
-        cause,
-      },
-    );
+    const text = `${what}: not done within ${this.deadline.timeoutMs} ms; the kernel may be waiting for I/O`;
+    return new TargetTimeoutError(text, { cause });
   }
 }
 
-/** The result, or undefined when it failed with exactly this code. */
-async function unless<T>(code: string, work: Promise<T>): Promise<T | undefined> {
+function answerAt(answers: readonly BatchAnswer[], index: number): BatchAnswer {
+  const answer = answers[index];
+  if (answer === undefined)
+    throw new Error(`the file helper gave ${answers.length} answers, number ${index} is missing`);
+  return answer;
+}
+
+/** For a `Files` without batches. */
+async function single(files: Files, call: BatchCall, options: FileOptions): Promise<BatchAnswer> {
   try {
-    return await work;
+    switch (call.operation) {
+      case 'writeAttribute':
+        return { value: (await files.writeAttribute(call.path, call.text, options)) as undefined };
+      case 'symlink':
+        return { value: (await files.symlink(call.target, call.path, options)) as undefined };
+      case 'mkdir':
+      case 'rmdir':
+      case 'unlink':
+        return { value: (await files[call.operation](call.path, options)) as undefined };
+      default:
+        return { value: await files[call.operation](call.path, options) };
+    }
   } catch (error) {
-    if (errorCode(error) === code) return undefined;
+    const code = errorCode(error);
+    if (code !== undefined && (call.accept ?? []).includes(code)) return { code };
     throw error;
   }
 }

@@ -5,16 +5,16 @@
  * Each thing is compared and only differences are written: a target that is right sees nothing but reads.
  */
 import { log } from '../../system/context.ts';
-import { step } from '../../system/step.ts';
-import { convergeAcl, hasCredentials, hasMappedLun } from './acl.ts';
-import { backstoreProblem, completeBackstore, exportedDevice, removeBackstore } from './backstore.ts';
+import { aclChanges, cutSessions, hasMappedLun, withCredentials } from './acl.ts';
+import { attributeChanges, backstoreProblem, buildBackstore, deviceNumberOf, warnWithoutDiscard } from './backstore.ts';
 import type { ConfigFs } from './configfs.ts';
+import { node, write } from './configfs-calls.ts';
 import { TargetError } from './errors.ts';
 import { disableTarget, revokeAcl } from './fence.ts';
 import { HbaIndex } from './hba-index.ts';
-import { type FoundBackstore, type FoundTarget, readBackstore, readTarget } from './inventory.ts';
+import { aclHasSession, type FoundBackstore, type FoundTarget, readBackstore, readTarget } from './inventory.ts';
 import type { TargetLayout, TargetPaths } from './layout.ts';
-import { convergeLun, convergePortalGroup, removeLuns, removePortalGroup } from './portal-group.ts';
+import { lunRemoval, portalGroupChanges, portalGroupRemoval } from './portal-group.ts';
 import type { Portals } from './portals.ts';
 import type { TargetSpec } from './types.ts';
 
@@ -31,68 +31,65 @@ export class TargetBuilder {
 
   async converge(fs: ConfigFs, spec: TargetSpec, withPortals: boolean): Promise<void> {
     const paths = this.#layout.target(spec.targetIqn);
-    let found = await readTarget(fs, paths);
-    if (found !== undefined) found = await this.#fenceUnexpected(fs, paths, found, spec);
-    const deviceNumber = await exportedDevice(fs, spec.devicePath);
-    const present = await this.#findBackstore(fs, spec.volumeId);
+    const [[device], before, present] = await Promise.all([
+      fs.ask(node(spec.devicePath)),
+      readTarget(fs, paths),
+      this.#findBackstore(fs, spec.volumeId),
+    ]);
+    let found = before === undefined ? undefined : await fenceUnexpected(fs, paths, before, spec);
+    const deviceNumber = deviceNumberOf(device, spec.devicePath);
     const problem = targetProblem(spec, deviceNumber, found, present);
     if (problem !== undefined) {
       await this.#tearDownWrong(fs, spec, problem, found);
       found = undefined;
     }
-    const hba = problem === undefined && present !== undefined ? present.hba : undefined;
-    const usedHba = hba ?? (await this.#hbas.allocate(fs, spec.volumeId));
-    const backstore = await completeBackstore(fs, this.#layout, usedHba, spec, deviceNumber);
-    const authentication = await wantedAuthentication(fs, paths, spec);
-    await convergePortalGroup(fs, paths, found, authentication);
-    await convergeLun(fs, paths, found, backstore);
-    const open = found?.enabled === true && authentication === '0';
-    for (const acl of spec.acls) {
-      const existing = found?.acls.find((one) => one.initiatorIqn === acl.initiatorIqn);
-      await convergeAcl(fs, paths, existing, acl, open);
-    }
-    if (withPortals) await this.#portals.converge(fs, paths, found?.portals ?? []);
-    if (found?.enabled !== true) await step('target-enable', () => fs.write(paths.enable, '1'));
+    const usable = problem === undefined ? present : undefined;
+    const hba = usable?.hba ?? (await this.#hbas.allocate(fs, spec.volumeId));
+    if (usable?.enabled !== true) await buildBackstore(fs, this.#layout, hba, spec, deviceNumber);
+    await this.#complete(fs, paths, spec, found, `${this.#layout.core}/${hba}/${spec.volumeId}`);
+    const enabling = found?.enabled === true ? [] : [write('target-enable', paths.enable, '1')];
+    if (withPortals) await this.#portals.converge(fs, paths, found?.portals ?? [], enabling);
+    else await fs.apply(enabling);
   }
 
   /** Absent parts: nothing to do. Portals last: their removal is known to hang, and must not keep the device. */
   async remove(fs: ConfigFs, volumeId: string, targetIqn: string): Promise<void> {
     const paths = this.#layout.target(targetIqn);
-    await disableTarget(fs, paths);
-    const found = await readTarget(fs, paths);
-    if (found !== undefined) await removeLuns(fs, paths, found);
-    await removeBackstore(fs, this.#hbas, volumeId);
-    if (found === undefined) return;
-    await this.#portals.removeAll(fs, paths);
-    await removePortalGroup(fs, paths);
-  }
-
-  /** ACLs that are not wanted, or can log in without a LUN, and sessions that came in without an ACL. */
-  async #fenceUnexpected(
-    fs: ConfigFs,
-    paths: TargetPaths,
-    found: FoundTarget,
-    spec: TargetSpec,
-  ): Promise<FoundTarget | undefined> {
-    if (found.dynamicInitiators.length > 0) {
-      log().warn({ target: spec.targetIqn, initiators: found.dynamicInitiators }, 'sessions without an ACL are ended');
-      await step('target-tpg-demo-mode-off', () => fs.write(`${paths.tpg}/attrib/generate_node_acls`, '0'));
-      await disableTarget(fs, paths);
-      return await readTarget(fs, paths);
-    }
-    const wanted = new Set(spec.acls.map((acl) => acl.initiatorIqn));
-    const surplus = found.acls.filter((acl) => !wanted.has(acl.initiatorIqn) || !hasMappedLun(acl));
-    if (surplus.length === 0) return found;
-    for (const acl of surplus) {
-      log().warn({ target: spec.targetIqn, initiator: acl.initiatorIqn }, 'an unexpected or half-built ACL is revoked');
-      await revokeAcl(fs, paths, acl);
-    }
-    return await readTarget(fs, paths);
+    const found = await disableTarget(fs, paths);
+    if (found !== undefined) await fs.apply(lunRemoval(paths, found));
+    const hba = await this.#hbas.find(fs, volumeId);
+    if (hba !== undefined) await this.#hbas.release(fs, hba, volumeId);
+    if (found !== undefined) await this.#portals.remove(fs, paths, found.portals, portalGroupRemoval(paths));
   }
 
   async #findBackstore(fs: ConfigFs, volumeId: string): Promise<FoundBackstore | undefined> {
     const hba = await this.#hbas.find(fs, volumeId);
     return hba === undefined ? undefined : await readBackstore(fs, this.#layout, hba, volumeId);
+  }
+
+  /** Everything between the backstore and the portals, in one go. */
+  async #complete(
+    fs: ConfigFs,
+    paths: TargetPaths,
+    spec: TargetSpec,
+    found: FoundTarget | undefined,
+    backstorePath: string,
+  ): Promise<void> {
+    const authentication = await wantedAuthentication(fs, paths, spec);
+    const existing = new Map(found?.acls.map((acl) => [acl.initiatorIqn, acl]));
+    const [attributes, group, ...acls] = await Promise.all([
+      attributeChanges(fs, backstorePath, spec),
+      portalGroupChanges(fs, paths, found, authentication, backstorePath),
+      ...spec.acls.map((acl) => aclChanges(fs, paths, existing.get(acl.initiatorIqn), acl)),
+    ]);
+    const codes = await fs.apply([...attributes, ...group, ...acls.flat()]);
+    warnWithoutDiscard(spec, codes);
+    if (found?.enabled !== true || authentication === '1') return;
+    for (const { initiatorIqn } of spec.acls.filter((acl) => !existing.has(acl.initiatorIqn))) {
+      // Nobody asked it for credentials: it may have come in before its LUN was there. Its next session finds it.
+      const acl = paths.acl(initiatorIqn);
+      if (await aclHasSession(fs, acl)) await cutSessions(fs, acl);
+    }
   }
 
   async #tearDownWrong(fs: ConfigFs, spec: TargetSpec, problem: string, found: FoundTarget | undefined): Promise<void> {
@@ -106,6 +103,28 @@ export class TargetBuilder {
     log().warn({ target: spec.targetIqn, problem }, 'a wrong target that nobody uses is built anew');
     await this.remove(fs, spec.volumeId, spec.targetIqn);
   }
+}
+
+/** ACLs that are not wanted, or can log in without a LUN, and sessions that came in without an ACL. @returns what is left. */
+async function fenceUnexpected(
+  fs: ConfigFs,
+  paths: TargetPaths,
+  found: FoundTarget,
+  spec: TargetSpec,
+): Promise<FoundTarget | undefined> {
+  if (found.dynamicInitiators.length > 0) {
+    log().warn({ target: spec.targetIqn, initiators: found.dynamicInitiators }, 'sessions without an ACL are ended');
+    await fs.apply([write('target-tpg-demo-mode-off', `${paths.tpg}/attrib/generate_node_acls`, '0')]);
+    await disableTarget(fs, paths);
+    return await readTarget(fs, paths);
+  }
+  const wanted = new Set(spec.acls.map((acl) => acl.initiatorIqn));
+  const surplus = found.acls.filter((acl) => !wanted.has(acl.initiatorIqn) || !hasMappedLun(acl));
+  for (const acl of surplus) {
+    log().warn({ target: spec.targetIqn, initiator: acl.initiatorIqn }, 'an unexpected or half-built ACL is revoked');
+    await revokeAcl(fs, paths, acl);
+  }
+  return surplus.length === 0 ? found : await readTarget(fs, paths);
 }
 
 /** Why what is there cannot be completed and has to go first, or undefined. */
@@ -127,6 +146,9 @@ function targetProblem(
 async function wantedAuthentication(fs: ConfigFs, paths: TargetPaths, spec: TargetSpec): Promise<'0' | '1'> {
   if (spec.acls.length === 0 || spec.acls.some(({ auth }) => auth.kind === 'chap')) return '1';
   const kept = spec.acls.filter(({ auth }) => auth.kind === 'keep');
-  const secured = await Promise.all(kept.map(({ initiatorIqn }) => hasCredentials(fs, paths.acl(initiatorIqn))));
+  const secured = await withCredentials(
+    fs,
+    kept.map(({ initiatorIqn }) => paths.acl(initiatorIqn)),
+  );
   return secured.includes(true) || kept.length === spec.acls.length ? '1' : '0';
 }

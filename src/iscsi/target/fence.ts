@@ -7,10 +7,10 @@
  * left to wait for; on a hung disk a retry therefore adds no stuck call.
  */
 import { randomBytes } from 'node:crypto';
-import { step } from '../../system/step.ts';
-import { cutSessions, hasCredentials } from './acl.ts';
+import { aclRemoval, cutSessions, withCredentials } from './acl.ts';
 import { type ConfigFs, errorCode } from './configfs.ts';
-import { aclHasSession, type FoundAcl, readTarget } from './inventory.ts';
+import { attribute, write } from './configfs-calls.ts';
+import { aclHasSession, type FoundAcl, type FoundTarget, readTarget } from './inventory.ts';
 import type { TargetPaths } from './layout.ts';
 
 /** A login that was under way when the password changed may still come in: it is cut once more. */
@@ -18,72 +18,67 @@ const CUT_AGAIN_AFTER_MS = 1_000;
 
 /** One initiator of several. Others are not disturbed. */
 export async function revokeAcl(fs: ConfigFs, paths: TargetPaths, acl: FoundAcl): Promise<void> {
-  const folder = paths.acl(acl.initiatorIqn);
+  const path = paths.acl(acl.initiatorIqn);
   const authentication = `${paths.tpg}/attrib/authentication`;
-  const open = (await fs.readIfPresent(authentication)) === '0';
+  const [[current], [hasCredentials]] = await Promise.all([
+    fs.ask(attribute(authentication)),
+    withCredentials(fs, [path]),
+  ]);
   // Without CHAP nothing else would bar it: for a moment everybody who logs in is refused, and tries again.
-  if (open) await step('target-revoke-bar', () => fs.write(authentication, '1'));
-  if (!open || (await hasCredentials(fs, folder)))
-    await step('target-revoke-password', () => fs.write(`${folder}/auth/password`, randomBytes(24).toString('hex')));
+  const open = current === '0';
+  await fs.apply([
+    ...(open ? [write('target-revoke-bar', authentication, '1')] : []),
+    ...(open && hasCredentials !== true
+      ? []
+      : [write('target-revoke-password', `${path}/auth/password`, randomBytes(24).toString('hex'))]),
+  ]);
   try {
-    await endSessions(fs, folder, acl.initiatorIqn);
+    await endSessions(fs, path, acl.initiatorIqn);
   } catch (error) {
     // Until the retry, the others must be able to log in again.
-    if (open) await step('target-revoke-give-up', () => fs.write(authentication, '0'));
+    if (open) await fs.apply([write('target-revoke-give-up', authentication, '0')]);
     throw error;
   }
-  await removeAcl(fs, paths, acl);
-  if (open) await step('target-revoke-unbar', () => fs.write(authentication, '0'));
+  await fs.apply([...aclRemoval(paths, acl), ...(open ? [write('target-revoke-unbar', authentication, '0')] : [])]);
 }
 
-async function endSessions(fs: ConfigFs, folder: string, initiatorIqn: string): Promise<void> {
+async function endSessions(fs: ConfigFs, acl: string, initiatorIqn: string): Promise<void> {
   let cutAt = Number.NEGATIVE_INFINITY;
   await fs.waitUntil(async () => {
-    if (!(await aclHasSession(fs, folder))) return true;
+    if (!(await aclHasSession(fs, acl))) return true;
     if (performance.now() - cutAt > CUT_AGAIN_AFTER_MS) {
-      await cutSessions(fs, folder);
+      await cutSessions(fs, acl);
       cutAt = performance.now();
     }
-    return !(await aclHasSession(fs, folder));
+    return !(await aclHasSession(fs, acl));
   }, `the sessions of ${initiatorIqn} have to end`);
 }
 
-/** Everybody: the portal group is disabled, which ends every session; then each ACL goes. */
-export async function disableTarget(fs: ConfigFs, paths: TargetPaths): Promise<void> {
-  if ((await fs.readIfPresent(paths.enable)) === '1') await step('target-disable', () => disable(fs, paths));
+/** Everybody: the portal group is disabled, which ends every session; then each ACL goes. @returns what is left. */
+export async function disableTarget(fs: ConfigFs, paths: TargetPaths): Promise<FoundTarget | undefined> {
+  const [enabled] = await fs.ask(attribute(paths.enable));
+  if (enabled === '1') await disable(fs, paths);
   const found = await readTarget(fs, paths);
-  if (found === undefined) return;
+  if (found === undefined) return undefined;
   for (const acl of found.acls) {
-    const folder = paths.acl(acl.initiatorIqn);
-    await fs.waitUntil(
-      async () => !(await aclHasSession(fs, folder)),
-      `the sessions of ${acl.initiatorIqn} have to end`,
-    );
-    await removeAcl(fs, paths, acl);
+    const path = paths.acl(acl.initiatorIqn);
+    await fs.waitUntil(async () => !(await aclHasSession(fs, path)), `the sessions of ${acl.initiatorIqn} have to end`);
   }
-  if (found.dynamicInitiators.length === 0) return;
-  await fs.waitUntil(
-    async () => ((await readTarget(fs, paths))?.dynamicInitiators ?? []).length === 0,
-    'sessions without an ACL have to end',
-  );
+  await fs.apply(found.acls.flatMap((acl) => aclRemoval(paths, acl)));
+  if (found.dynamicInitiators.length > 0) {
+    await fs.waitUntil(
+      async () => ((await readTarget(fs, paths))?.dynamicInitiators ?? []).length === 0,
+      'sessions without an ACL have to end',
+    );
+  }
+  return { ...found, acls: [], dynamicInitiators: [] };
 }
 
 async function disable(fs: ConfigFs, paths: TargetPaths): Promise<void> {
   try {
-    await fs.write(paths.enable, '0');
+    await fs.apply([write('target-disable', paths.enable, '0')]);
   } catch (error) {
     // "Already inactive": an earlier write has got there between our look and now.
-    if (errorCode(error) !== 'EINVAL' || (await fs.readIfPresent(paths.enable)) === '1') throw error;
+    if (errorCode(error) !== 'EINVAL' || (await fs.ask(attribute(paths.enable)))[0] === '1') throw error;
   }
-}
-
-/** Its sessions are gone and it cannot log in. */
-async function removeAcl(fs: ConfigFs, paths: TargetPaths, acl: FoundAcl): Promise<void> {
-  const folder = paths.acl(acl.initiatorIqn);
-  for (const lun of acl.luns) {
-    for (const link of lun.links)
-      await step('target-acl-lun-unlink', () => fs.removeLink(`${folder}/${lun.name}/${link.name}`));
-    await step('target-acl-lun-remove', () => fs.removeFolder(`${folder}/${lun.name}`));
-  }
-  await step('target-acl-remove', () => fs.removeFolder(folder));
 }

@@ -7,16 +7,18 @@
  */
 import { lockWithin } from '../../system/deadline.ts';
 import { KeyedMutex } from '../../system/keyed-mutex.ts';
-import { step } from '../../system/step.ts';
 import { type ConfigFs, errorCode } from './configfs.ts';
+import { makeFolder, node, removeFolder } from './configfs-calls.ts';
 import { TargetTimeoutError } from './errors.ts';
-import { readHba } from './inventory.ts';
-import { HBA_NAME, type TargetLayout } from './layout.ts';
+import { readHbaNames, readHbas } from './inventory.ts';
+import type { TargetLayout } from './layout.ts';
+
+type Contents = ReadonlyMap<string, readonly string[]>;
 
 export class HbaIndex {
   readonly #layout: TargetLayout;
   readonly #mutex = new KeyedMutex();
-  #contents: ReadonlyMap<string, readonly string[]> = new Map();
+  #contents: Contents = new Map();
 
   constructor(layout: TargetLayout) {
     this.#layout = layout;
@@ -24,12 +26,13 @@ export class HbaIndex {
 
   /** The HBA that holds the volume's backstore. */
   async find(fs: ConfigFs, volumeId: string): Promise<string | undefined> {
-    const known = await this.#refresh(fs);
-    const hba = [...known].find(([, names]) => names.includes(volumeId))?.[0];
-    if (hba === undefined || (await fs.exists(`${this.#layout.core}/${hba}/${volumeId}`))) return hba;
+    const hba = holderOf(await this.#refresh(fs), volumeId);
+    if (hba === undefined) return undefined;
+    const [found] = await fs.ask(node(`${this.#layout.core}/${hba}/${volumeId}`));
+    if (found !== undefined) return hba;
     // Removed, and perhaps made again elsewhere, by somebody else.
     this.#contents = new Map();
-    return [...(await this.#refresh(fs))].find(([, names]) => names.includes(volumeId))?.[0];
+    return holderOf(await this.#refresh(fs), volumeId);
   }
 
   /** Makes `iblock_N/<volumeId>` with the smallest number that is free, or whose HBA a crash has left empty. */
@@ -39,39 +42,38 @@ export class HbaIndex {
       let number = 0;
       while ((known.get(`iblock_${number}`) ?? []).length > 0) number += 1;
       const hba = `iblock_${number}`;
-      const folder = `${this.#layout.core}/${hba}`;
+      const path = `${this.#layout.core}/${hba}`;
       // Another tool may have made this HBA just now: two devices then share it, which LIO allows.
-      await step('target-hba-make', () => fs.makeFolder(folder));
-      await step('target-backstore-make', () => fs.makeFolder(`${folder}/${volumeId}`));
+      await fs.apply([makeFolder('target-hba-make', path), makeFolder('target-backstore-make', `${path}/${volumeId}`)]);
       return hba;
     });
   }
 
   /** Removes the backstore, and its HBA unless another tool has put a device of its own there. */
   async release(fs: ConfigFs, hba: string, volumeId: string): Promise<void> {
-    const folder = `${this.#layout.core}/${hba}`;
+    const path = `${this.#layout.core}/${hba}`;
     await this.#alone(fs, async () => {
-      await step('target-backstore-remove', () => fs.removeFolder(`${folder}/${volumeId}`));
       try {
-        await step('target-hba-remove', () => fs.removeFolder(folder));
+        await fs.apply([
+          removeFolder('target-backstore-remove', `${path}/${volumeId}`),
+          removeFolder('target-hba-remove', path),
+        ]);
       } catch (error) {
         if (errorCode(error) !== 'ENOTEMPTY') throw error;
+        if (holderOf(new Map([[hba, (await readHbas(fs, this.#layout, [hba]))[0] ?? []]]), volumeId) !== undefined)
+          throw error;
       }
       this.#contents = new Map([...this.#contents].filter(([name]) => name !== hba));
     });
   }
 
-  async #refresh(fs: ConfigFs): Promise<ReadonlyMap<string, readonly string[]>> {
+  async #refresh(fs: ConfigFs): Promise<Contents> {
     const before = this.#contents;
-    const present = (await fs.namesIfPresent(this.#layout.core)).filter((name) => HBA_NAME.test(name));
-    const now = new Map(
-      await Promise.all(
-        present.map(async (hba) => {
-          const names = before.get(hba) ?? [];
-          return [hba, names.length > 0 ? names : await readHba(fs, this.#layout, hba)] as const;
-        }),
-      ),
-    );
+    const present = await readHbaNames(fs, this.#layout);
+    const unknown = present.filter((hba) => (before.get(hba) ?? []).length === 0);
+    const read = await readHbas(fs, this.#layout, unknown);
+    const now = new Map(present.map((hba) => [hba, before.get(hba) ?? []]));
+    for (const [index, hba] of unknown.entries()) now.set(hba, read[index] ?? []);
     this.#contents = now;
     return now;
   }
@@ -85,4 +87,8 @@ export class HbaIndex {
       action,
     );
   }
+}
+
+function holderOf(contents: Contents, volumeId: string): string | undefined {
+  return [...contents].find(([, names]) => names.includes(volumeId))?.[0];
 }

@@ -1,19 +1,21 @@
 /** Reads what LIO has: a target with its ACLs, sessions and portals, and the backstores. Nothing here changes anything. */
 import type { ConfigFs } from './configfs.ts';
-import { HBA_NAME, isVolumeId, type TargetLayout, type TargetPaths } from './layout.ts';
+import { attribute, folder, folderIfPresent, linkTarget } from './configfs-calls.ts';
+import { HBA_NAME, type TargetLayout, type TargetPaths } from './layout.ts';
 
 /** Entries of a LUN's and a mapped LUN's folder that the kernel makes; what else is there is a link of ours. */
 const LUN_ENTRIES = /^(alua_tg_pt_.*|statistics|write_protect)$/;
+const LUN_NAME = /^lun_[0-9]+$/;
 const NO_SESSION = 'No active iSCSI Session';
 
 export interface FoundAcl {
   readonly initiatorIqn: string;
   readonly hasSession: boolean;
-  /** Folders `lun_N` with the names of the links in them. */
   readonly luns: readonly FoundLun[];
 }
 
 export interface FoundLun {
+  /** `lun_N`. */
   readonly name: string;
   readonly links: readonly FoundLink[];
 }
@@ -49,53 +51,78 @@ export interface FoundBackstore {
 
 /** undefined when there is no such target. */
 export async function readTarget(fs: ConfigFs, paths: TargetPaths): Promise<FoundTarget | undefined> {
-  const enabled = await fs.readIfPresent(paths.enable);
-  if (enabled === undefined) {
-    if (!(await fs.exists(paths.iqn))) return undefined;
-    return { hasPortalGroup: false, enabled: false, portals: [], luns: [], acls: [], dynamicInitiators: [] };
-  }
-  const [portals, luns, acls, dynamic] = await Promise.all([
-    fs.namesIfPresent(paths.portals),
-    readLuns(fs, `${paths.tpg}/lun`),
-    readAcls(fs, paths),
-    fs.readIfPresent(`${paths.tpg}/dynamic_sessions`),
+  const [iqn, enabled, portals, lunNames, initiators, dynamic] = await fs.ask(
+    folderIfPresent(paths.iqn),
+    attribute(paths.enable),
+    folder(paths.portals),
+    folder(paths.luns),
+    folder(paths.acls),
+    attribute(`${paths.tpg}/dynamic_sessions`),
+  );
+  if (iqn === undefined) return undefined;
+  const [luns, acls] = await Promise.all([
+    readLuns(
+      fs,
+      lunNames.filter((name) => LUN_NAME.test(name)).map((name) => ({ folder: paths.luns, name })),
+    ),
+    readAcls(fs, paths, initiators),
   ]);
-  // The kernel ends each name with a NUL byte (lio_target_tpg… dynamic_sessions_show).
+  // Names, each ended by a newline and a NUL byte (target_show_dynamic_sessions).
   const dynamicInitiators = (dynamic ?? '').split(/[\0\n]+/).filter((name) => name !== '');
-  return { hasPortalGroup: true, enabled: enabled === '1', portals, luns, acls, dynamicInitiators };
+  return { hasPortalGroup: enabled !== undefined, enabled: enabled === '1', portals, luns, acls, dynamicInitiators };
 }
 
-async function readAcls(fs: ConfigFs, paths: TargetPaths): Promise<FoundAcl[]> {
-  const initiators = await fs.namesIfPresent(paths.acls);
-  return await Promise.all(
-    initiators.map(async (initiatorIqn) => {
-      const acl = paths.acl(initiatorIqn);
-      const [hasSession, luns] = await Promise.all([aclHasSession(fs, acl), readLuns(fs, acl)]);
-      return { initiatorIqn, hasSession, luns };
-    }),
+/** One ACL without a look at the others; undefined when there is none. */
+export async function readAcl(fs: ConfigFs, paths: TargetPaths, initiatorIqn: string): Promise<FoundAcl | undefined> {
+  const [entries] = await fs.ask(folderIfPresent(paths.acl(initiatorIqn)));
+  return entries === undefined ? undefined : (await readAcls(fs, paths, [initiatorIqn]))[0];
+}
+
+async function readAcls(fs: ConfigFs, paths: TargetPaths, initiators: readonly string[]): Promise<FoundAcl[]> {
+  const folders = initiators.map((initiator) => paths.acl(initiator));
+  const [entries, infos] = await Promise.all([
+    fs.askAll(folders.map((acl) => folder(acl))),
+    fs.askAll(folders.map((acl) => attribute(`${acl}/info`))),
+  ]);
+  const places = folders.flatMap((acl, index) =>
+    (entries[index] ?? []).filter((name) => LUN_NAME.test(name)).map((name) => ({ folder: acl, name })),
   );
+  const luns = await readLuns(fs, places);
+  return initiators.map((initiatorIqn, index) => ({
+    initiatorIqn,
+    hasSession: showsSession(infos[index]),
+    luns: luns.filter((_lun, place) => places[place]?.folder === folders[index]),
+  }));
+}
+
+async function readLuns(
+  fs: ConfigFs,
+  places: readonly { readonly folder: string; readonly name: string }[],
+): Promise<FoundLun[]> {
+  const entries = await fs.askAll(places.map((place) => folder(`${place.folder}/${place.name}`)));
+  const candidates = places.map((_place, index) => (entries[index] ?? []).filter((name) => !LUN_ENTRIES.test(name)));
+  const targets = await fs.askAll(
+    places.flatMap((place, index) =>
+      (candidates[index] ?? []).map((name) => linkTarget(`${place.folder}/${place.name}/${name}`)),
+    ),
+  );
+  return places.map(({ name }, index) => ({
+    name,
+    links: (candidates[index] ?? []).flatMap((link) => {
+      const target = targets.shift();
+      return target === undefined ? [] : [{ name: link, leadsTo: target.split('/').slice(-2).join('/') }];
+    }),
+  }));
 }
 
 /** Also true for a session whose connection is lost and whose time to retain has not passed. False when the ACL is gone. */
 export async function aclHasSession(fs: ConfigFs, acl: string): Promise<boolean> {
-  const info = await fs.readIfPresent(`${acl}/info`);
-  return info !== undefined && !info.startsWith(NO_SESSION);
+  const [info] = await fs.ask(attribute(`${acl}/info`));
+  return showsSession(info);
 }
 
-async function readLuns(fs: ConfigFs, folder: string): Promise<FoundLun[]> {
-  const names = (await fs.namesIfPresent(folder)).filter((name) => /^lun_[0-9]+$/.test(name));
-  return await Promise.all(
-    names.map(async (name) => {
-      const entries = (await fs.namesIfPresent(`${folder}/${name}`)).filter((entry) => !LUN_ENTRIES.test(entry));
-      const links = await Promise.all(
-        entries.map(async (entry) => {
-          const target = await fs.linkTarget(`${folder}/${name}/${entry}`);
-          return target === undefined ? [] : [{ name: entry, leadsTo: target.split('/').slice(-2).join('/') }];
-        }),
-      );
-      return { name, links: links.flat() };
-    }),
-  );
+function showsSession(info: string | undefined): boolean {
+  return info !== undefined && !info.startsWith(NO_SESSION);
 }
 
 /** undefined when it has gone meanwhile. */
@@ -106,36 +133,34 @@ export async function readBackstore(
   volumeId: string,
 ): Promise<FoundBackstore | undefined> {
   const path = `${layout.core}/${hba}/${volumeId}`;
-  const [enabled, info, serial] = await Promise.all([
-    fs.readIfPresent(`${path}/enable`),
-    fs.readIfPresent(`${path}/info`),
-    fs.readIfPresent(`${path}/wwn/vpd_unit_serial`),
-  ]);
-  if (enabled === undefined || info === undefined || serial === undefined) return undefined;
+  const [enable, info, serial] = await fs.ask(
+    attribute(`${path}/enable`),
+    attribute(`${path}/info`),
+    attribute(`${path}/wwn/vpd_unit_serial`),
+  );
+  if (enable === undefined || info === undefined || serial === undefined) return undefined;
+  const enabled = enable === '1';
   const [, major = '0', minor = '0'] = /Major: ([0-9]+) Minor: ([0-9]+)/.exec(info) ?? [];
   return {
     volumeId,
     hba,
     path,
-    enabled: enabled === '1',
+    enabled,
     devicePath: /UDEV PATH: (\S+)/.exec(info)?.[1],
-    deviceNumber: enabled === '1' ? `${major}:${minor}` : undefined,
+    deviceNumber: enabled ? `${major}:${minor}` : undefined,
+    // "T10 VPD Unit Serial Number: …"
     serial: serial.slice(serial.indexOf(': ') + 2),
   };
 }
 
-/** HBA folders of block backstores with the names of their devices. */
-export async function readHbas(fs: ConfigFs, layout: TargetLayout): Promise<Map<string, string[]>> {
-  const hbas = (await fs.namesIfPresent(layout.core)).filter((name) => HBA_NAME.test(name));
-  return new Map(await Promise.all(hbas.map(async (hba) => [hba, await readHba(fs, layout, hba)] as const)));
+/** HBAs of block backstores. */
+export async function readHbaNames(fs: ConfigFs, layout: TargetLayout): Promise<string[]> {
+  const [names] = await fs.ask(folder(layout.core));
+  return names.filter((name) => HBA_NAME.test(name));
 }
 
-export async function readHba(fs: ConfigFs, layout: TargetLayout, hba: string): Promise<string[]> {
-  return (await fs.namesIfPresent(`${layout.core}/${hba}`)).filter(
-    (name) => name !== 'hba_info' && name !== 'hba_mode',
-  );
-}
-
-export function volumesOf(hbas: ReadonlyMap<string, readonly string[]>): { hba: string; volumeId: string }[] {
-  return [...hbas].flatMap(([hba, names]) => names.filter(isVolumeId).map((volumeId) => ({ hba, volumeId })));
+/** The devices of each HBA, in the same order. */
+export async function readHbas(fs: ConfigFs, layout: TargetLayout, hbas: readonly string[]): Promise<string[][]> {
+  const contents = await fs.askAll(hbas.map((hba) => folder(`${layout.core}/${hba}`)));
+  return contents.map((names) => names.filter((name) => name !== 'hba_info' && name !== 'hba_mode'));
 }

@@ -51,8 +51,7 @@ export class TargetLayout {
   }
 
   target(targetIqn: string): TargetPaths {
-    const iqn = `${this.iscsi}/${targetIqn}`;
-    return new TargetPaths(iqn);
+    return new TargetPaths(`${this.iscsi}/${targetIqn}`);
   }
 }
 
@@ -61,6 +60,8 @@ export class TargetPaths {
   readonly iqn: string;
   readonly tpg: string;
   readonly enable: string;
+  readonly luns: string;
+  /** LUN 0. */
   readonly lun: string;
   readonly acls: string;
   readonly portals: string;
@@ -69,7 +70,8 @@ export class TargetPaths {
     this.iqn = iqn;
     this.tpg = `${iqn}/tpgt_1`;
     this.enable = `${this.tpg}/enable`;
-    this.lun = `${this.tpg}/lun/lun_0`;
+    this.luns = `${this.tpg}/lun`;
+    this.lun = `${this.luns}/lun_0`;
     this.acls = `${this.tpg}/acls`;
     this.portals = `${this.tpg}/np`;
   }

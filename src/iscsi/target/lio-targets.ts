@@ -8,7 +8,7 @@ import { TargetBuilder } from './converge.ts';
 import { TargetError, TargetTimeoutError } from './errors.ts';
 import { Fabric } from './fabric.ts';
 import { disableTarget, revokeAcl } from './fence.ts';
-import { readTarget } from './inventory.ts';
+import { readAcl, readTarget } from './inventory.ts';
 import { TargetLayout } from './layout.ts';
 import { listTargets } from './list.ts';
 import { Portals } from './portals.ts';
@@ -82,14 +82,16 @@ export class LioTargets implements Targets {
     this.#layout.assertOurs(targetIqn);
     await this.#exclusive(targetIqn, options.timeoutMs, async (fs) => {
       const paths = this.#layout.target(targetIqn);
-      const acl = (await readTarget(fs, paths))?.acls.find((one) => one.initiatorIqn === initiatorIqn);
+      const acl = await readAcl(fs, paths, initiatorIqn);
       if (acl !== undefined) await revokeAcl(fs, paths, acl);
     });
   }
 
   async disable(targetIqn: string, options: { timeoutMs: number }): Promise<void> {
     this.#layout.assertOurs(targetIqn);
-    await this.#exclusive(targetIqn, options.timeoutMs, (fs) => disableTarget(fs, this.#layout.target(targetIqn)));
+    await this.#exclusive(targetIqn, options.timeoutMs, async (fs) => {
+      await disableTarget(fs, this.#layout.target(targetIqn));
+    });
   }
 
   async remove(volumeId: string, targetIqn: string, options: { timeoutMs: number }): Promise<void> {

@@ -1,36 +1,44 @@
 /** Everything of ours that LIO has, also what is left of half-built or half-removed targets. */
 import type { ConfigFs } from './configfs.ts';
-import { readBackstore, readHbas, readTarget, volumesOf } from './inventory.ts';
-import type { TargetLayout } from './layout.ts';
+import { folder } from './configfs-calls.ts';
+import { readBackstore, readHbaNames, readHbas, readTarget } from './inventory.ts';
+import { isVolumeId, type TargetLayout } from './layout.ts';
 import type { TargetState } from './types.ts';
 
 /** So that the calls of one target do not wait behind those of a thousand others until their deadline. */
 const AT_ONCE = 16;
 
 export async function listTargets(fs: ConfigFs, layout: TargetLayout): Promise<TargetState[]> {
-  const hbas = await readHbas(fs, layout);
+  const hbas = await readHbaNames(fs, layout);
+  const contents = await readHbas(fs, layout, hbas);
+  const backstores = hbas.flatMap((hba, index) =>
+    (contents[index] ?? []).filter(isVolumeId).map((volumeId) => ({ hba, volumeId })),
+  );
   const devices = new Map<string, string | undefined>();
-  await forEach(volumesOf(hbas), async ({ hba, volumeId }) => {
+  await forEach(backstores, async ({ hba, volumeId }) => {
     const backstore = await readBackstore(fs, layout, hba, volumeId);
     if (backstore !== undefined) devices.set(volumeId, backstore.devicePath);
   });
   const states: TargetState[] = [];
-  const iqns = (await fs.namesIfPresent(layout.iscsi)).filter((name) => layout.isOurPrefix(name));
-  await forEach(iqns, async (targetIqn) => {
-    const found = await readTarget(fs, layout.target(targetIqn));
-    if (found === undefined) return;
-    const volumeId = layout.volumeIdOf(targetIqn);
-    const initiators = found.acls.filter((acl) => acl.hasSession).map((acl) => acl.initiatorIqn);
-    states.push({
-      volumeId,
-      targetIqn,
-      enabled: found.enabled,
-      portals: found.portals,
-      aclInitiators: found.acls.map((acl) => acl.initiatorIqn),
-      backstoreDevice: volumeId === undefined ? undefined : devices.get(volumeId),
-      sessions: [...initiators, ...found.dynamicInitiators].map((initiatorIqn) => ({ initiatorIqn })),
-    });
-  });
+  const [iqns] = await fs.ask(folder(layout.iscsi));
+  await forEach(
+    iqns.filter((name) => layout.isOurPrefix(name)),
+    async (targetIqn) => {
+      const found = await readTarget(fs, layout.target(targetIqn));
+      if (found === undefined) return;
+      const volumeId = layout.volumeIdOf(targetIqn);
+      const initiators = found.acls.filter((acl) => acl.hasSession).map((acl) => acl.initiatorIqn);
+      states.push({
+        volumeId,
+        targetIqn,
+        enabled: found.enabled,
+        portals: found.portals,
+        aclInitiators: found.acls.map((acl) => acl.initiatorIqn),
+        backstoreDevice: volumeId === undefined ? undefined : devices.get(volumeId),
+        sessions: [...initiators, ...found.dynamicInitiators].map((initiatorIqn) => ({ initiatorIqn })),
+      });
+    },
+  );
   const withTarget = new Set(states.map((state) => state.volumeId));
   for (const [volumeId, backstoreDevice] of devices) {
     if (withTarget.has(volumeId)) continue;

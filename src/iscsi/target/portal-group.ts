@@ -1,11 +1,12 @@
 /** The portal group of a target: its attributes and LUN 0. */
-import { step } from '../../system/step.ts';
-import type { ConfigFs } from './configfs.ts';
+import type { ConfigFs, Mutation } from './configfs.ts';
+import { differences, makeFolder, makeLink, removeFolder, removeLink, writeIfPresent } from './configfs-calls.ts';
 import type { FoundTarget } from './inventory.ts';
 import type { TargetPaths } from './layout.ts';
 
 /** Any name will do for the kernel. */
 const LUN_LINK = 'backstore';
+const STEP = 'target-tpg-attribute';
 
 /**
  * Attributes and parameters under tpgt_1. Login only with an ACL (no demo mode), SendTargets shows the target only to
@@ -19,46 +20,47 @@ const FIXED: readonly (readonly [string, string])[] = [
   ['param/MaxConnections', '1'],
 ];
 
-/** Makes target and portal group, disabled, and sets what differs. */
-export async function convergePortalGroup(
+/** Makes target and portal group, disabled, and sets what differs; then LUN 0. */
+export async function portalGroupChanges(
   fs: ConfigFs,
   paths: TargetPaths,
   found: FoundTarget | undefined,
   authentication: '0' | '1',
-): Promise<void> {
-  if (found === undefined) await step('target-make', () => fs.makeFolder(paths.iqn));
-  if (found?.hasPortalGroup !== true) await step('target-tpg-make', () => fs.makeFolder(paths.tpg));
-  const wanted = [['attrib/authentication', authentication] as const, ...FIXED];
-  const values = await Promise.all(wanted.map(([name]) => fs.readIfPresent(`${paths.tpg}/${name}`)));
-  for (const [index, [name, value]] of wanted.entries()) {
-    if (values[index] === undefined || values[index] === value) continue;
-    await step('target-tpg-attribute', () => fs.write(`${paths.tpg}/${name}`, value));
-  }
+  backstorePath: string,
+): Promise<Mutation[]> {
+  const wanted = [['attrib/authentication', authentication] as const, ...FIXED].map(([name, text]) => {
+    return { step: STEP, path: `${paths.tpg}/${name}`, text };
+  });
+  const group =
+    found?.hasPortalGroup === true
+      ? await differences(fs, wanted)
+      : [
+          makeFolder('target-make', paths.iqn),
+          makeFolder('target-tpg-make', paths.tpg),
+          ...wanted.map(({ step, path, text }) => writeIfPresent(step, path, text)),
+        ];
+  return [...group, ...lunChanges(paths, found, backstorePath)];
 }
 
-/** LUN 0 leads to the backstore; a link elsewhere has been dealt with before. */
-export async function convergeLun(
-  fs: ConfigFs,
-  paths: TargetPaths,
-  found: FoundTarget | undefined,
-  backstorePath: string,
-): Promise<void> {
+/** A link elsewhere has been dealt with before. */
+function lunChanges(paths: TargetPaths, found: FoundTarget | undefined, backstorePath: string): Mutation[] {
   const lun = found?.luns.find((one) => one.name === 'lun_0');
-  if (lun === undefined) await step('target-lun-make', () => fs.makeFolder(paths.lun));
-  if (lun === undefined || lun.links.length === 0)
-    await step('target-lun-link', () => fs.link(backstorePath, `${paths.lun}/${LUN_LINK}`));
+  if (lun !== undefined && lun.links.length > 0) return [];
+  return [
+    makeFolder('target-lun-make', paths.lun),
+    makeLink('target-lun-link', backstorePath, `${paths.lun}/${LUN_LINK}`),
+  ];
 }
 
 /** Every LUN of the target, ACLs gone before. Waits in the kernel for commands in flight. */
-export async function removeLuns(fs: ConfigFs, paths: TargetPaths, found: FoundTarget): Promise<void> {
-  for (const lun of found.luns) {
-    const folder = `${paths.tpg}/lun/${lun.name}`;
-    for (const link of lun.links) await step('target-lun-unlink', () => fs.removeLink(`${folder}/${link.name}`));
-    await step('target-lun-remove', () => fs.removeFolder(folder));
-  }
+export function lunRemoval(paths: TargetPaths, found: FoundTarget): Mutation[] {
+  return found.luns.flatMap((lun) => {
+    const path = `${paths.luns}/${lun.name}`;
+    const links = lun.links.map((link) => removeLink('target-lun-unlink', `${path}/${link.name}`));
+    return [...links, removeFolder('target-lun-remove', path)];
+  });
 }
 
-export async function removePortalGroup(fs: ConfigFs, paths: TargetPaths): Promise<void> {
-  await step('target-tpg-remove', () => fs.removeFolder(paths.tpg));
-  await step('target-remove', () => fs.removeFolder(paths.iqn));
+export function portalGroupRemoval(paths: TargetPaths): Mutation[] {
+  return [removeFolder('target-tpg-remove', paths.tpg), removeFolder('target-remove', paths.iqn)];
 }

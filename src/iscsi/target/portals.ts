@@ -5,8 +5,8 @@
  */
 import { lockWithin } from '../../system/deadline.ts';
 import { KeyedMutex } from '../../system/keyed-mutex.ts';
-import { step } from '../../system/step.ts';
-import { type ConfigFs, errorCode } from './configfs.ts';
+import { type ConfigFs, errorCode, type Mutation } from './configfs.ts';
+import { makeFolder, removeFolder } from './configfs-calls.ts';
 import { TargetError, TargetTimeoutError } from './errors.ts';
 import type { TargetPaths } from './layout.ts';
 
@@ -19,46 +19,62 @@ export class Portals {
     this.#wanted = wanted;
   }
 
-  /** Adds what is missing, then removes what is not configured (any more): sessions through it live on. */
-  async converge(fs: ConfigFs, paths: TargetPaths, found: readonly string[]): Promise<void> {
+  /**
+   * Adds what is missing, then removes what is not configured (any more; sessions through it live on), then applies
+   * `andThen` in the same go.
+   */
+  async converge(
+    fs: ConfigFs,
+    paths: TargetPaths,
+    found: readonly string[],
+    andThen: readonly Mutation[] = [],
+  ): Promise<void> {
     const missing = this.#wanted.filter((portal) => !found.includes(portal));
     const surplus = found.filter((portal) => !this.#wanted.includes(portal));
-    for (const portal of missing) await this.#add(fs, paths, portal);
-    for (const portal of surplus) await this.#remove(fs, paths, portal);
-  }
-
-  async removeAll(fs: ConfigFs, paths: TargetPaths): Promise<void> {
-    for (const portal of await fs.namesIfPresent(paths.portals)) await this.#remove(fs, paths, portal);
-  }
-
-  async #add(fs: ConfigFs, paths: TargetPaths, portal: string): Promise<void> {
+    const changes = [
+      ...missing.map((portal) => makeFolder('target-portal-add', `${paths.portals}/${portal}`)),
+      ...portalRemoval(paths, surplus),
+    ];
+    if (changes.length === 0) return void (await fs.apply(andThen));
     try {
-      await this.#alone(fs, () => step('target-portal-add', () => fs.makeFolder(`${paths.portals}/${portal}`)));
+      await this.#alone(fs, [...changes, ...andThen]);
     } catch (error) {
-      const code = errorCode(error);
-      if (code === 'EADDRNOTAVAIL' || code === 'EADDRINUSE' || code === 'EINVAL') {
-        const why =
-          code === 'EADDRNOTAVAIL'
-            ? 'this host does not have the address'
-            : code === 'EADDRINUSE'
-              ? 'another program listens there'
-              : 'it is not "address:port", with an IPv6 address in brackets';
-        throw new TargetError('portal', `target cannot listen on portal ${portal}: ${why}`, { cause: error });
-      }
-      throw error;
+      const portal = missing.find((one) => (error as NodeJS.ErrnoException).path === `${paths.portals}/${one}`);
+      throw (portal === undefined ? undefined : portalError(portal, error)) ?? error;
     }
   }
 
-  async #remove(fs: ConfigFs, paths: TargetPaths, portal: string): Promise<void> {
-    await this.#alone(fs, () => step('target-portal-remove', () => fs.removeFolder(`${paths.portals}/${portal}`)));
+  async remove(
+    fs: ConfigFs,
+    paths: TargetPaths,
+    found: readonly string[],
+    andThen: readonly Mutation[],
+  ): Promise<void> {
+    await this.#alone(fs, [...portalRemoval(paths, found), ...andThen]);
   }
 
-  async #alone(fs: ConfigFs, action: () => Promise<void>): Promise<void> {
+  async #alone(fs: ConfigFs, mutations: readonly Mutation[]): Promise<void> {
     await lockWithin(
       { mutex: this.#mutex, key: 'portals' },
       fs.deadline,
       () => new TargetTimeoutError('a portal operation of another target has not ended in time'),
-      action,
+      () => fs.apply(mutations),
     );
   }
+}
+
+function portalRemoval(paths: TargetPaths, portals: readonly string[]): Mutation[] {
+  return portals.map((portal) => removeFolder('target-portal-remove', `${paths.portals}/${portal}`));
+}
+
+function portalError(portal: string, cause: unknown): TargetError | undefined {
+  const reasons: Record<string, string> = {
+    EADDRNOTAVAIL: 'this host does not have the address',
+    EADDRINUSE: 'another program listens there',
+    EINVAL: 'it is not "address:port", with an IPv6 address in brackets',
+  };
+  const why = reasons[errorCode(cause) ?? ''];
+  return why === undefined
+    ? undefined
+    : new TargetError('portal', `target cannot listen on portal ${portal}: ${why}`, { cause });
 }

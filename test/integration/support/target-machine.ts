@@ -1,0 +1,169 @@
+/** The lab's storage host as the gate and target adapters see it, and what the tests look at there. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { build } from 'esbuild';
+import type { AclAuth, AclSpec, TargetSpec } from '../../../src/iscsi/target/types.ts';
+import type { Lab } from '../../lab/lab.ts';
+import type { Machine } from '../../lab/machine.ts';
+import type { AgentAnswer, AgentCall, AgentRequest } from './target-agent.ts';
+
+export const IQN_PREFIX = 'iqn.2010-10.org.openstack';
+const AGENT = '/root/target-agent.mjs';
+const VG = 'cinder-volumes';
+
+export class TargetMachine {
+  readonly storage: Machine;
+  readonly portal: string;
+
+  private constructor(storage: Machine) {
+    this.storage = storage;
+    this.portal = `${storage.address}:3260`;
+  }
+
+  static async prepare(lab: Lab): Promise<TargetMachine> {
+    const folder = await mkdtemp(join(tmpdir(), 'target-agent-'));
+    try {
+      const outfile = join(folder, 'agent.mjs');
+      await build({
+        entryPoints: [join(import.meta.dirname, 'target-agent.ts')],
+        outfile,
+        bundle: true,
+        platform: 'node',
+        target: 'node24',
+        format: 'esm',
+        banner: {
+          js: "import { createRequire as r } from 'node:module';\nconst require = r(import.meta.url);",
+        },
+        logLevel: 'warning',
+      });
+      await lab.storage.copyTo(outfile, AGENT);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+    await lab.createVolumeGroup(VG, '--metadatasize 64m');
+    return new TargetMachine(lab.storage);
+  }
+
+  /** Answers of each call; an error in one does not stop the next. */
+  async run(
+    calls: readonly AgentCall[],
+    options: { dieAt?: string; portals?: readonly string[] } = {},
+  ): Promise<AgentAnswer[]> {
+    const { stdout, exitCode } = await this.#start(calls, options, true);
+    if (exitCode !== 0) throw new Error(`the agent ended with ${exitCode}`);
+    return JSON.parse(stdout) as AgentAnswer[];
+  }
+
+  /** As run, and throws the first error. */
+  async ok(...calls: readonly AgentCall[]): Promise<AgentAnswer[]> {
+    const answers = await this.run(calls);
+    for (const { error } of answers) if (error !== undefined) throw new Error(`${error.name}: ${error.message}`);
+    return answers;
+  }
+
+  /** True when it died at the point, false when it never came there. */
+  async dies(calls: readonly AgentCall[], dieAt: string): Promise<boolean> {
+    return (await this.#start(calls, { dieAt }, false)).exitCode === 137;
+  }
+
+  async #start(
+    calls: readonly AgentCall[],
+    options: { dieAt?: string; portals?: readonly string[] },
+    check: boolean,
+  ): Promise<{ stdout: string; exitCode: number }> {
+    const request: AgentRequest = {
+      iqnPrefix: IQN_PREFIX,
+      portals: options.portals ?? [this.portal],
+      calls,
+      ...(options.dieAt === undefined ? {} : { dieAt: options.dieAt }),
+    };
+    const result = await this.storage.exec(`node ${AGENT}`, {
+      input: JSON.stringify(request),
+      timeoutMs: 180_000,
+      check,
+    });
+    return { stdout: result.stdout, exitCode: result.exitCode ?? -1 };
+  }
+
+  /** A volume's LV, 64 MiB, filled with zeros. */
+  async createVolume(number: number): Promise<TestTarget> {
+    const volume = new TestTarget(number);
+    await this.storage.exec(`lvcreate -qq -y -Wn -Zn -L 64M -n ${volume.volumeId} ${VG}`);
+    return volume;
+  }
+
+  async removeVolume(volume: TestTarget): Promise<void> {
+    await this.storage.exec(`lvremove -qq -y ${VG}/${volume.volumeId}`);
+  }
+
+  /** Whatever our adapters could have left, and the host's device-mapper devices that are no LVs. */
+  async leftovers(): Promise<string> {
+    const { stdout } = await this.storage.exec(
+      `cd /sys/kernel/config/target; ls core | grep iblock_; ls iscsi | grep iqn; dmsetup ls | grep gate-
+       ls /dev/mapper | grep gate-; ls /run/target-agent 2>/dev/null; true`,
+    );
+    return stdout.trim();
+  }
+}
+
+export class TestTarget {
+  readonly volumeId: string;
+  readonly targetIqn: string;
+  readonly lvPath: string;
+  readonly gatePath: string;
+  readonly serial: string;
+
+  constructor(number: number) {
+    const hex = number.toString(16);
+    const uuid = `${hex.padStart(8, '0')}-0000-4000-8000-00000000aaaa`;
+    this.volumeId = `volume-${uuid}`;
+    this.targetIqn = `${IQN_PREFIX}:${this.volumeId}`;
+    this.lvPath = `/dev/${VG}/${this.volumeId}`;
+    this.gatePath = `/dev/mapper/gate-${uuid}`;
+    this.serial = hex.padStart(32, '5');
+  }
+
+  gate(sizeMib = 64, lvPath = this.lvPath): AgentCall {
+    return ['gates.ensure', { volumeId: this.volumeId, lvPath, sizeBytes: sizeMib * 2 ** 20 }];
+  }
+
+  spec(acls: readonly AclSpec[], changes: Partial<TargetSpec> = {}): TargetSpec {
+    const { volumeId, targetIqn, serial } = this;
+    return { volumeId, targetIqn, serial, devicePath: this.gatePath, discard: false, acls, ...changes };
+  }
+
+  ensure(acls: readonly AclSpec[], changes: Partial<TargetSpec> = {}): AgentCall {
+    return ['targets.ensure', this.spec(acls, changes)];
+  }
+
+  disable(timeoutMs = 20_000): AgentCall {
+    return ['targets.disable', this.targetIqn, { timeoutMs }];
+  }
+
+  revoke(node: Machine, timeoutMs = 20_000): AgentCall {
+    return ['targets.revoke', this.targetIqn, node.iqn, { timeoutMs }];
+  }
+
+  sever(timeoutMs = 20_000): AgentCall {
+    return ['gates.sever', this.volumeId, { timeoutMs }];
+  }
+
+  /** Everything that a fence and the removal of an export consist of. */
+  teardown(): AgentCall[] {
+    return [
+      this.disable(),
+      this.sever(),
+      ['targets.remove', this.volumeId, this.targetIqn, { timeoutMs: 20_000 }],
+      ['gates.remove', this.volumeId],
+    ];
+  }
+}
+
+export function chap(name: string): AclAuth {
+  return { kind: 'chap', user: `user-${name}`, password: `password-of-${name}`, mutual: undefined };
+}
+
+export function acl(node: Machine, auth: AclAuth = chap(node.name), readonly = false): AclSpec {
+  return { initiatorIqn: node.iqn, readonly, auth };
+}
