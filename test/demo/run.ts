@@ -3,10 +3,10 @@
  * says what Kubernetes would do at that point, what was done, and how long it took.
  */
 import { CsiError, failureOf } from '../integration/support/csi-client.ts';
-import { type Deployment, deploy } from '../integration/support/deployment.ts';
+import { type Deployment, deploy, startLab } from '../integration/support/deployment.ts';
 import { assertNothingLeft } from '../integration/support/leftovers.ts';
 import { MIB, TestVolume } from '../integration/support/volume-life.ts';
-import { Lab } from '../lab/lab.ts';
+import type { Lab } from '../lab/lab.ts';
 
 const startedAt = performance.now();
 let steps = 0;
@@ -142,7 +142,7 @@ process.once('SIGTERM', () => void end(143));
 
 try {
   console.log('lvm-iscsi-csi: a storage host and two nodes, the driver in both roles, and one volume.');
-  lab = await Lab.start({ nodes: 2 });
+  lab = await startLab({ nodes: 2 });
   const deploying = performance.now();
   const deployment = await deploy(lab);
   console.log(

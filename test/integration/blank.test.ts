@@ -30,7 +30,7 @@ for (const scrub of [false, true]) {
       nodes: 1,
       scrub,
       beforeVg: fillWithPattern,
-      storage: { disks: [{ name: 'vg', sizeBytes: DISK_MIB * MIB }] },
+      storage: { disks: [{ name: 'vg', sizeBytes: DISK_MIB * MIB, direct: true }] },
     });
 
     it('raw: created, expanded, deleted and created again: all zeros', async () => {

@@ -68,6 +68,8 @@ export class Machine extends Remote {
 
   /** The power fails: nothing is shut down, and what was not flushed to the VG's disks is lost. Stays off until `boot`. */
   async powerCut(): Promise<void> {
+    const direct = this.power.disks.find((disk) => disk.spec.direct === true);
+    if (direct) throw new LabError(`disk "${direct.spec.name}" of ${this.name} is direct: it would lose nothing`);
     await this.power.cut();
     await this.ssh.disconnect();
   }

@@ -33,8 +33,9 @@ export async function buildBundle(): Promise<string> {
   return BUNDLE;
 }
 
+/** The VG's disk can zero without writing, unless the options ask for other disks. */
 export async function startLab(options: LabOptions = {}): Promise<Lab> {
-  return await Lab.start(options);
+  return await Lab.start({ ...options, storage: { disks: [{ name: 'vg', direct: true }], ...options.storage } });
 }
 
 /** Puts the driver on a lab that is fresh (started or reset), with a VG on its disk, and starts both roles. */

@@ -1,8 +1,8 @@
 /** One deployment for a test file: made before, checked for leftovers after each test, logs kept when one fails. */
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { Lab } from '../../lab/lab.ts';
-import { type Deployment, type DeploymentOptions, deploy } from './deployment.ts';
+import type { Lab } from '../../lab/lab.ts';
+import { type Deployment, type DeploymentOptions, deploy, startLab } from './deployment.ts';
 import { leftovers } from './leftovers.ts';
 
 export interface Suite {
@@ -16,7 +16,7 @@ export function useDeployment(options: DeploymentOptions = {}): Suite {
   let deployment: Deployment | undefined;
   before('start the lab and deploy the driver', async function () {
     this.timeout(1_200_000);
-    lab = await Lab.start(options);
+    lab = await startLab(options);
     try {
       deployment = await deploy(lab, options);
     } catch (error) {
