@@ -1,10 +1,9 @@
 /** The gRPC server: which services it offers is the caller's choice; how calls are wrapped is in call.ts. */
-import { dirname } from 'node:path';
 import { Server, ServerCredentials, type UntypedServiceImplementation } from '@grpc/grpc-js';
 import { log } from '../system/context.ts';
 import { ActiveCalls, type CallOptions, type Handlers, wrapUnary } from './call.ts';
 import { type ServiceName, serviceDefinition } from './proto.ts';
-import { removeStaleSocket, socketPath } from './socket.ts';
+import { prepareSocketPath, socketPath } from './socket.ts';
 
 export interface CsiServerOptions extends CallOptions {
   /** `unix:///path/csi.sock`. */
@@ -36,8 +35,8 @@ export async function startCsiServer(options: CsiServerOptions): Promise<CsiServ
   for (const [name, handlers] of Object.entries(options.services)) {
     addService(server, name as ServiceName, handlers, active, options);
   }
-  await removeStaleSocket(path);
-  await listen(server, `unix://${path}`, `cannot listen on ${path}; does the folder ${dirname(path)} exist?`);
+  await prepareSocketPath(path);
+  await listen(server, `unix://${path}`, `cannot listen on ${path}`);
   log().info({ endpoint: path, services: Object.keys(options.services) }, 'serving CSI');
   let tcpPort: number | undefined;
   if (options.tcpEndpoint !== undefined) {

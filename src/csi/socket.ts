@@ -1,8 +1,10 @@
 /** Where the server listens: endpoint syntax, and the socket file that a dead process left behind. */
-import { lstat, unlink } from 'node:fs/promises';
+import { lstat, mkdir, unlink } from 'node:fs/promises';
 import { createConnection } from 'node:net';
+import { dirname } from 'node:path';
 import { DriverError } from '../errors.ts';
 import { log } from '../system/context.ts';
+import { step } from '../system/step.ts';
 
 /** sun_path of sockaddr_un is 108 bytes with its terminating NUL (unix(7)). */
 const MAX_SOCKET_PATH_BYTES = 107;
@@ -27,16 +29,32 @@ export function socketPath(endpoint: string): string {
 }
 
 /**
- * Makes way for our socket. A socket file is removed only when a connect was refused, so that nobody listens on it.
- * @throws DriverError FAILED_PRECONDITION when something else is there or somebody listens
+ * Makes way for our socket, and its folder when there is none. A socket file is removed only when a connect was refused,
+ * so that nobody listens on it.
+ * @throws DriverError FAILED_PRECONDITION when something else is there, somebody listens or the folder cannot be made
  */
-export async function removeStaleSocket(path: string): Promise<void> {
+export async function prepareSocketPath(path: string): Promise<void> {
+  try {
+    await step('csi-socket-folder-make', async () => await mkdir(dirname(path), { recursive: true, mode: 0o755 }));
+  } catch (error) {
+    throw new DriverError(
+      'FAILED_PRECONDITION',
+      {
+        problem: `the folder of the CSI socket ${path} cannot be made`,
+        found: error instanceof Error ? error.message : String(error),
+        action: 'make it, or choose another endpoint',
+      },
+      { cause: error },
+    );
+  }
   const problem = await occupant(path);
   if (problem === 'nothing') return;
   if (problem === 'stale') {
     log().info({ path }, 'removing a stale socket: nobody listens on it');
-    await unlink(path).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error;
+    await step('csi-socket-unlink-stale', async () => {
+      await unlink(path).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error;
+      });
     });
     return;
   }

@@ -5,11 +5,20 @@ export interface Combination {
   readonly accessType: 'mount' | 'block';
   readonly what: string;
   readonly controllerOptions: readonly string[];
+  /** Kept small: free extents are not scrubbed first, so that each new volume is zeroed whole, and wiped afterwards. */
+  readonly volumeSizeBytes: number;
+  readonly expandedSizeBytes: number;
   /** StorageClass parameters of the volumes. */
   readonly parameters: Readonly<Record<string, string>>;
 }
 
-const plain = { controllerOptions: [], parameters: {} } as const;
+const MIB = 1024 ** 2;
+const plain = {
+  controllerOptions: [],
+  parameters: {},
+  volumeSizeBytes: 32 * MIB,
+  expandedSizeBytes: 48 * MIB,
+} as const;
 
 export const COMBINATIONS: readonly Combination[] = [
   { ...plain, name: 'mount', accessType: 'mount', what: 'ext4, CHAP' },
@@ -19,6 +28,9 @@ export const COMBINATIONS: readonly Combination[] = [
     name: 'mount-xfs',
     accessType: 'mount',
     what: 'xfs, mutual CHAP',
+    // mkfs.xfs refuses less than 300 MiB.
+    volumeSizeBytes: 320 * MIB,
+    expandedSizeBytes: 384 * MIB,
     controllerOptions: ['--default-fs-type=xfs', '--chap=mutual'],
   },
   {

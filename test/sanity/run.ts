@@ -14,10 +14,6 @@ import { parseReport, type Spec } from './junit.ts';
 import { fakeTarget, labTarget, type Target } from './targets.ts';
 import { csiSanity, VERSION } from './tool.ts';
 
-const MIB = 1024 ** 2;
-/** mkfs.xfs refuses less than 300 MiB. */
-const VOLUME_SIZE_BYTES = 320 * MIB;
-const EXPANDED_SIZE_BYTES = 384 * MIB;
 /** Each command is a login to a machine under software emulation. */
 const PATH_COMMAND_TIMEOUT = '60s';
 
@@ -67,8 +63,8 @@ async function runCombination(
       `-csi.mountdir=${mountFolder}`,
       `-csi.stagingdir=${stagingFolder}`,
       `-csi.testvolumeaccesstype=${combination.accessType}`,
-      `-csi.testvolumesize=${VOLUME_SIZE_BYTES}`,
-      `-csi.testvolumeexpandsize=${EXPANDED_SIZE_BYTES}`,
+      `-csi.testvolumesize=${combination.volumeSizeBytes}`,
+      `-csi.testvolumeexpandsize=${combination.expandedSizeBytes}`,
       `-csi.testvolumeparameters=${parameters}`,
       '-csi.testnodevolumeattachlimit',
       ...pathCommands,

@@ -12,6 +12,9 @@ import { FakeBackend, fakeVolumeId } from './fake/fake-backend.ts';
 import { FAKE_NODE_ID, FakeNode } from './fake/fake-node.ts';
 import { type PathCommands, writePathCommands } from './path-commands.ts';
 
+/** Room for the volumes of one run together with those that wait for wiping. */
+const VG_DISK_BYTES = 8 * 1024 ** 3;
+
 export interface Endpoints {
   /** Local paths. */
   readonly controllerSocket: string;
@@ -33,7 +36,7 @@ export interface Target {
 }
 
 export async function labTarget(scratch: string, attachLimit: number): Promise<Target> {
-  const lab = await Lab.start({ nodes: 1 });
+  const lab = await Lab.start({ nodes: 1, storage: { disks: [{ name: 'vg', sizeBytes: VG_DISK_BYTES }] } });
   let deployment: Deployment | undefined;
   const close = () => {
     for (const unit of deployment === undefined ? [] : [deployment.controller, ...deployment.nodes]) unit.close();
@@ -49,6 +52,7 @@ export async function labTarget(scratch: string, attachLimit: number): Promise<T
       deployment = await deploy(lab, {
         controllerOptions: [`--max-volumes-per-node=${attachLimit}`, ...combination.controllerOptions],
         nodeOptions: [`--max-volumes=${attachLimit}`],
+        scrub: false,
       });
       const { controllerSocket, nodeSockets } = await sockets(deployment);
       const paths = await writePathCommands(scratch, [...node.ssh.clientArguments, '-T', 'lab']);

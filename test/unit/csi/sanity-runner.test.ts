@@ -47,9 +47,13 @@ describe('path commands', () => {
   beforeEach(async () => {
     folder = mkdtempSync(join(tmpdir(), 'path-commands-'));
     // Stands for ssh: the remote shell gets the last argument as one string.
-    writeFileSync(join(folder, 'ssh'), '#!/bin/bash\n[ -e "$(dirname "$0")/down" ] && exit 255\nexec sh -c "${!#}"\n', {
-      mode: 0o700,
-    });
+    writeFileSync(
+      join(folder, 'ssh'),
+      '#!/bin/bash\n[ -e "$(dirname "$0")/down" ] && exit 255\nfor last; do :; done\nexec sh -c "$last"\n',
+      {
+        mode: 0o700,
+      },
+    );
     commands = await writePathCommands(folder, ['-S', '/a b/control', 'lab']);
   });
   afterEach(() => rmSync(folder, { recursive: true }));

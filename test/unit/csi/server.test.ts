@@ -183,14 +183,14 @@ describe('the CSI server', () => {
     expect(await remove()).to.deep.equal({});
   });
 
-  it('says what is wrong with a folder that does not exist', async () => {
+  it('says what is wrong with a folder that cannot be made', async () => {
     await start();
     const options = { tcpEndpoint: undefined, slowCallMs: 1000, observer: undefined, services };
-    const error = await startCsiServer({ ...options, endpoint: 'unix:///nonexistent/x/csi.sock' }).then(
+    const error = await startCsiServer({ ...options, endpoint: 'unix:///dev/null/x/csi.sock' }).then(
       () => undefined,
       (caught: unknown) => caught,
     );
-    expect(String(error)).to.include('/nonexistent/x');
+    expect(String(error)).to.include('/dev/null/x').and.include('ENOTDIR');
   });
 
   it('serves a second, TCP, listener when it is told to', async () => {

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { execa } from 'execa';
-import { removeStaleSocket, socketPath } from '../../../src/csi/socket.ts';
+import { prepareSocketPath, socketPath } from '../../../src/csi/socket.ts';
 import { DriverError } from '../../../src/errors.ts';
 
 describe('the endpoint', () => {
@@ -44,8 +44,10 @@ describe('a socket file that is already there', () => {
     rmSync(folder, { recursive: true });
   });
 
-  it('does not matter when there is none', async () => {
-    await removeStaleSocket(path);
+  it('does not matter when there is none, nor its folder', async () => {
+    await prepareSocketPath(path);
+    await prepareSocketPath(join(folder, 'a', 'b', 'csi.sock'));
+    expect(existsSync(join(folder, 'a', 'b'))).to.equal(true);
   });
 
   it('is removed when its process died', async () => {
@@ -53,7 +55,7 @@ describe('a socket file that is already there', () => {
     const script = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`;
     await execa(process.execPath, ['-e', script], { reject: false });
     expect(existsSync(path)).to.equal(true);
-    await removeStaleSocket(path);
+    await prepareSocketPath(path);
     expect(existsSync(path)).to.equal(false);
   });
 
@@ -71,7 +73,7 @@ describe('a socket file that is already there', () => {
   });
 
   async function expectRefusal(pattern: RegExp): Promise<void> {
-    const error = await removeStaleSocket(path).then(
+    const error = await prepareSocketPath(path).then(
       () => undefined,
       (caught: unknown) => caught,
     );
