@@ -4,10 +4,8 @@ import { CommandError } from '../../system/commands.ts';
 export type IscsiErrorKind =
   /** The target refused this initiator: no ACL for it (0202h), or wrong CHAP credentials (0201h). */
   | 'auth-failed'
-  /** The portal answers and knows no such target (0203h). */
+  /** The portal answers; there is no such target, or it is out of service (LIO says 0301h for both, others 0203h). */
   | 'target-not-found'
-  /** The target is there and out of service for now (class 03h): being built, or its portal group is disabled. */
-  | 'target-unavailable'
   /** No TCP connection to the portal. */
   | 'unreachable'
   /** Something did not end within its deadline; it may still be going on. */

@@ -14,7 +14,10 @@ export type LoginAnswer =
   | { readonly kind: 'accepted' }
   /** Class 02h, "initiator error": asking again changes nothing. */
   | { readonly kind: 'refused'; readonly reason: 'authentication' | 'authorization' | 'not-found' | 'other' }
-  /** Class 03h, "target error", and redirections: the target may serve us later. */
+  /**
+   * Class 03h, "target error", and redirections. 0301h, "service unavailable", is all that LIO says (measured, 6.1; its
+   * iscsi_target_locate_portal) when there is no such target, its portal group is disabled, or it is not on this portal.
+   */
   | { readonly kind: 'unavailable' }
   /** No TCP connection, no iSCSI, or silence. */
   | { readonly kind: 'no-answer'; readonly detail: string };

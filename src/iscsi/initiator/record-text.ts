@@ -59,8 +59,9 @@ export function recordText(spec: LoginSpec, settings: RecordSettings, defaults: 
   set('node.session.nr_sessions', 1);
   // Never give up: I/O waits for replacement_timeout, and a session that comes back later is still wanted.
   set('node.session.reopen_max', 0);
-  // Times login_timeout: how long a first login is tried again after an error that may pass. Together within loginTimeoutMs.
-  set('node.session.initial_login_retry_max', 1);
+  // A first login is tried once: whoever asked for it gets the reason at once and tries again by himself. iscsid would
+  // repeat for this times login_timeout, also where the target says that it does not exist (LIO: 0301h).
+  set('node.session.initial_login_retry_max', 0);
   set('node.session.timeo.replacement_timeout', settings.replacementTimeoutSeconds);
   set('node.session.auth.authmethod', spec.chap === undefined ? 'None' : 'CHAP');
   if (spec.chap !== undefined) {
