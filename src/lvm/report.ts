@@ -118,7 +118,8 @@ export function parseVgReport(stdout: string): VgRow {
 export function parsePvReport(stdout: string): ReportedPv[] {
   return rows(stdout).map((row) => {
     const [major, minor] = [text(row, 'pv_major'), text(row, 'pv_minor')];
-    const found = /^\d+$/.test(major) && /^\d+$/.test(minor);
+    // 0:0 stands for a PV that is missing.
+    const found = /^\d+$/.test(major) && /^\d+$/.test(minor) && `${major}:${minor}` !== '0:0';
     return {
       uuid: text(row, 'pv_uuid'),
       vgUuid: text(row, 'vg_uuid'),

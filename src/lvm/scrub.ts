@@ -135,7 +135,11 @@ function hasCurrentTag(report: VgReport): boolean {
   return spaceId !== undefined && scrubTags(report).some((tag) => tag.startsWith(`${TAG_PREFIX}${spaceId}.`));
 }
 
-/** Watches the VG's reports for signs that somebody else freed extents, and answers whether free extents are blank. */
+/**
+ * Watches the VG's reports for signs that somebody else freed extents, and answers whether free extents are blank.
+ * When an LV has gone and a new scrub is recorded between two reports, nobody can tell which was first: then the new tag
+ * is given up too. (A scrub that the driver sees at work, with the old tag gone, does not have that problem.)
+ */
 export class BlankTrust {
   readonly #lvm: Lvm;
   readonly #isOurs: (lv: LogicalVolume) => boolean;

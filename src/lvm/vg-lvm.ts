@@ -135,21 +135,28 @@ export class VgLvm implements Lvm {
   }
 
   async #removeBatch(names: readonly string[]): Promise<void> {
-    const args = ['lvremove', '--force', '--yes', '--select', REMOVABLE, ...names.map((name) => this.#path(name))];
-    let failure: unknown;
-    try {
-      const { stdout } = await step('lv-remove', () => this.#lvm.mutate(args));
-      if (names.every((name) => stdout.includes(`ogical volume "${name}" successfully removed`))) return;
-    } catch (error) {
-      if (!(error instanceof LvmError)) throw error;
-      // One that is gone makes the command fail, and one that is in use ends it early.
-      failure = error;
+    const args = ['lvremove', '--force', '--yes', '--select', REMOVABLE];
+    let remaining = names;
+    for (let attempt = 1; ; attempt += 1) {
+      let failure: LvmError | undefined;
+      try {
+        const paths = remaining.map((name) => this.#path(name));
+        const { stdout } = await step('lv-remove', () => this.#lvm.mutate([...args, ...paths]));
+        if (remaining.every((name) => stdout.includes(`ogical volume "${name}" successfully removed`))) return;
+      } catch (error) {
+        if (!(error instanceof LvmError)) throw error;
+        // One that is gone makes the command fail, and one that is in use ends it early.
+        failure = error;
+      }
+      // Reading refreshes the environment when the VG only looked partial: then the second attempt succeeds.
+      const { vg, lvs } = await this.#readVg();
+      const left = lvs.filter((lv) => names.includes(lv.name));
+      if (left.length === 0) return;
+      if (failure !== undefined && failure.kind !== 'lv-not-found') throw failure;
+      if (vg.missingPvCount > 0) throw this.#partial(vg.missingPvCount);
+      if (attempt === 2) throw whyLeft(left, lvs);
+      remaining = left.map((lv) => lv.name);
     }
-    const { vg, lvs } = await this.#readVg();
-    const left = lvs.filter((lv) => names.includes(lv.name));
-    if (left.length === 0) return;
-    if (failure instanceof LvmError && failure.kind !== 'lv-not-found') throw failure;
-    throw vg.missingPvCount > 0 ? this.#partial(vg.missingPvCount) : whyLeft(left, lvs);
   }
 
   /** A command that does nothing on a partial VG. The VG may only look partial: its PVs are searched for once more. */

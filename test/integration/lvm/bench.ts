@@ -67,7 +67,7 @@ export class Bench {
 
   /** As an administrator: bash, with the host's own LVM configuration. */
   async sh(script: string): Promise<string> {
-    const { stdout } = await promisify(execFile)('bash', ['-euo', 'pipefail', '-c', script], {
+    const { stdout } = await promisify(execFile)('bash', ['--norc', '-euo', 'pipefail', '-c', script], {
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C', LVM_SUPPRESS_FD_WARNINGS: '1' },
       maxBuffer: 64 * MIB,
     });

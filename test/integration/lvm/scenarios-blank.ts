@@ -14,9 +14,9 @@ const UNLIMITED = new RateLimiter(0);
 async function patternVg(bench: Bench, disks = 1): Promise<void> {
   const paths: string[] = [];
   for (let index = 0; index < disks; index += 1) {
-    const table = `0 ${(DISK_MIB * MIB) / 512} linear ${bench.disk(index)} 0`;
+    const table = `0 ${(DISK_MIB * MIB) / 512} linear ${bench.disk(index)} 2048`;
     await bench.sh(
-      `dmsetup create pv-${index} --table '${table}'; tr '\\0' '\\252' </dev/zero | dd of=/dev/mapper/pv-${index} bs=1M count=${DISK_MIB} iflag=fullblock oflag=direct status=none`,
+      `dmsetup create pv-${index} --table '${table}'; head -c ${DISK_MIB}M /dev/zero | tr '\\0' '\\252' | dd of=/dev/mapper/pv-${index} bs=1M iflag=fullblock oflag=direct status=none`,
     );
     paths.push(`/dev/mapper/pv-${index}`);
   }
@@ -48,7 +48,7 @@ async function zero(bench: Bench): Promise<void> {
   assert.deepEqual(await nonZeroMib(bench, path), []);
 
   await bench.sh(
-    `tr '\\0' '\\252' </dev/zero | dd of=${path} bs=1M count=160 iflag=fullblock oflag=direct status=none`,
+    `head -c 160M /dev/zero | tr '\\0' '\\252' | dd of=${path} bs=1M iflag=fullblock oflag=direct status=none`,
   );
   const limited = new RateLimiter(32 * MIB);
   const stop = new AbortController();

@@ -1,0 +1,457 @@
+/** Zeroing, wiping and trust over fakes: what is run, in which order, and what a failure or a stop leaves behind. */
+import { expect } from 'chai';
+import { RateLimiter } from '../../../src/lvm/rate-limit.ts';
+import { BlankTrust, scrub, scrubTags } from '../../../src/lvm/scrub.ts';
+import { type LogicalVolume, type Lvm, LvmError, type TagChange, type VgReport } from '../../../src/lvm/types.ts';
+import { segmentBytes, wipedBytes } from '../../../src/lvm/wipe-progress.ts';
+import { Wiper, type WiperStatus } from '../../../src/lvm/wiper.ts';
+import { zeroRange } from '../../../src/lvm/zero.ts';
+import { CommandError, type CommandRequest, type CommandResult, type Commands } from '../../../src/system/commands.ts';
+
+const MIB = 1024 ** 2;
+const GIB = 1024 ** 3;
+
+/** Fake: takes note, and answers as `answer` says. */
+class FakeZeroing implements Commands {
+  readonly lines: string[] = [];
+  answer: (line: string, request: CommandRequest) => number | CommandError = () => 0;
+
+  async run(request: CommandRequest): Promise<CommandResult> {
+    const line = [request.file, ...request.args]
+      .join(' ')
+      .replace(/^flock --nonblock --conflict-exit-code 75 (\S+) /, '');
+    this.lines.push(line);
+    await new Promise((resolve) => setImmediate(resolve));
+    const answer = this.answer(line, request);
+    if (typeof answer !== 'number') throw answer;
+    return { command: line, exitCode: answer, stdout: '', stderr: '', durationMs: 1 };
+  }
+}
+
+function failure(exitCode: number, stderr: string): CommandError {
+  return new CommandError({ command: 'x', shortMessage: `exit code ${exitCode}`, exitCode, stderr, durationMs: 1 });
+}
+
+/** Fake: a VG in memory. */
+class FakeVg implements Lvm {
+  readonly vgName = 'vg';
+  lvs: LogicalVolume[] = [];
+  tags: string[] = [];
+  spaceId: string | undefined = 'a'.repeat(32);
+  totalBytes = 10 * GIB;
+  readonly removed: string[] = [];
+  failRemove: LvmError | undefined;
+  #lastUuid = 0;
+
+  add(name: string, sizeBytes: number, tags: readonly string[], more: Partial<LogicalVolume> = {}): LogicalVolume {
+    this.#lastUuid += 1;
+    const lv: LogicalVolume = {
+      name,
+      uuid: `uuid-${this.#lastUuid}`,
+      path: `/dev/vg/${name}`,
+      sizeBytes,
+      tags,
+      active: true,
+      open: false,
+      suspended: false,
+      segmentType: 'linear',
+      poolName: undefined,
+      originName: undefined,
+      dataPercent: undefined,
+      metadataPercent: undefined,
+      ...more,
+    };
+    this.lvs.push(lv);
+    return lv;
+  }
+
+  async read(): Promise<VgReport> {
+    const usedBytes = this.lvs.reduce((sum, lv) => sum + lv.sizeBytes, 0);
+    return {
+      vg: {
+        name: 'vg',
+        uuid: 'u',
+        sizeBytes: this.totalBytes,
+        freeBytes: this.totalBytes - usedBytes,
+        extentSizeBytes: 4 * MIB,
+        metadataSizeBytes: MIB,
+        metadataFreeBytes: MIB,
+        tags: [...this.tags],
+        missingPvCount: this.spaceId === undefined ? 1 : 0,
+        exported: false,
+        spaceId: this.spaceId,
+      },
+      lvs: [...this.lvs],
+    };
+  }
+
+  async createLinear(spec: { name: string; sizeBytes: number; tags: readonly string[] }): Promise<void> {
+    this.add(spec.name, spec.sizeBytes, spec.tags);
+  }
+
+  async changeTags(name: string, change: TagChange): Promise<void> {
+    this.lvs = this.lvs.map((lv) => (lv.name === name ? { ...lv, tags: applied(lv.tags, change) } : lv));
+  }
+
+  async changeVgTags(change: TagChange): Promise<void> {
+    this.tags = applied(this.tags, change);
+  }
+
+  async remove(names: readonly string[]): Promise<void> {
+    if (this.failRemove !== undefined) throw this.failRemove;
+    this.removed.push(names.join('+'));
+    this.lvs = this.lvs.filter((lv) => !names.includes(lv.name));
+  }
+
+  async activate(names: readonly string[]): Promise<void> {
+    this.lvs = this.lvs.map((lv) => (names.includes(lv.name) ? { ...lv, active: true } : lv));
+  }
+
+  async rename(): Promise<void> {}
+  async extend(): Promise<void> {}
+  async deactivate(): Promise<void> {}
+}
+
+function applied(tags: readonly string[], { add = [], remove = [] }: TagChange): string[] {
+  return [...new Set([...tags.filter((tag) => !remove.includes(tag)), ...add])];
+}
+
+const isDeleted = (lv: LogicalVolume): boolean => lv.tags.includes('wipe');
+const isOurs = (lv: LogicalVolume): boolean => lv.name.startsWith('volume') || isDeleted(lv);
+
+describe('lvm/zero', () => {
+  it('goes in growing chunks and flushes at the end', async () => {
+    const commands = new FakeZeroing();
+    const progress: number[] = [];
+    await zeroRange(commands, '/dev/vg/x', 0, GIB, { onProgress: (done) => progress.push(done / MIB) });
+    expect(progress).to.deep.equal([64, 192, 448, 960, 1024]);
+    expect(commands.lines[1]).to.equal(`blkdiscard --zeroout --offset ${64 * MIB} --length ${128 * MIB} /dev/vg/x`);
+    expect(commands.lines.at(-1)).to.equal('sync -- /dev/vg/x');
+  });
+
+  it('writes exactly the range: edges by dd, the rest by blkdiscard', async () => {
+    const commands = new FakeZeroing();
+    await zeroRange(commands, '/dev/vg/x', 5000, 20_000);
+    const dd = 'dd if=/dev/zero of=/dev/vg/x';
+    const rest = 'iflag=count_bytes bs=4M conv=notrunc,nocreat oflag=seek_bytes status=none';
+    expect(commands.lines).to.deep.equal([
+      `${dd} seek=5000 count=3192 ${rest}`,
+      'blkdiscard --zeroout --offset 8192 --length 16384 /dev/vg/x',
+      `${dd} seek=24576 count=424 ${rest}`,
+      'sync -- /dev/vg/x',
+    ]);
+    commands.lines.length = 0;
+    await zeroRange(commands, '/dev/vg/x', 0, 0);
+    expect(commands.lines).to.deep.equal([]);
+  });
+
+  it('falls back to dd where BLKZEROOUT is not to be had', async () => {
+    const commands = new FakeZeroing();
+    commands.answer = (line) =>
+      line.startsWith('blkdiscard') ? failure(1, 'blkdiscard: x: BLKZEROOUT ioctl failed: Operation not supported') : 0;
+    await zeroRange(commands, '/dev/vg/x', 0, 128 * MIB);
+    expect(commands.lines.filter((line) => line.startsWith('blkdiscard'))).to.have.length(1);
+    expect(commands.lines.filter((line) => line.includes('oflag=seek_bytes,direct'))).to.have.length(2);
+  });
+
+  it('a failure is told, and nothing after it is done', async () => {
+    const commands = new FakeZeroing();
+    commands.answer = () => failure(1, 'blkdiscard: cannot open /dev/vg/x: Device or resource busy');
+    const error: unknown = await zeroRange(commands, '/dev/vg/x', 0, GIB).catch((caught: unknown) => caught);
+    expect(error).to.be.instanceOf(LvmError).with.property('kind', 'in-use');
+    expect(commands.lines).to.have.length(1);
+  });
+
+  it('tries again while another process holds the device’s lock', async () => {
+    const commands = new FakeZeroing();
+    let locked = 2;
+    commands.answer = () => (locked-- > 0 ? 75 : 0);
+    await zeroRange(commands, '/dev/vg/x', 0, MIB);
+    expect(commands.lines.filter((line) => line.startsWith('blkdiscard'))).to.have.length(3);
+  });
+
+  it('stops between chunks, flushed', async () => {
+    const commands = new FakeZeroing();
+    const stop = new AbortController();
+    const onProgress = (): void => stop.abort(new Error('stopped'));
+    const result = zeroRange(commands, '/dev/vg/x', 0, GIB, { onProgress, signal: stop.signal });
+    expect(await result.catch((error: Error) => error.message)).to.equal('stopped');
+    expect(commands.lines).to.have.length(2);
+    expect(commands.lines.at(-1)).to.contain('sync');
+  });
+});
+
+describe('lvm/wiper', () => {
+  let vg: FakeVg;
+  let commands: FakeZeroing;
+  let wiper: Wiper;
+  const wiped: string[] = [];
+
+  beforeEach(() => {
+    vg = new FakeVg();
+    commands = new FakeZeroing();
+    wiped.length = 0;
+    wiper = new Wiper({
+      lvm: vg,
+      commands,
+      limiter: new RateLimiter(0),
+      isDeleted,
+      onWiped: (lvs) => wiped.push(...lvs.map((lv) => lv.uuid)),
+    });
+  });
+
+  afterEach(() => wiper.stop());
+
+  async function until(isReached: (status: WiperStatus) => boolean): Promise<WiperStatus> {
+    for (const deadline = performance.now() + 5_000; performance.now() < deadline; ) {
+      if (isReached(wiper.status())) return wiper.status();
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    throw new Error(`not reached: ${JSON.stringify(wiper.status())}`);
+  }
+
+  it('wipes what is deleted, nothing else, smallest first, and removes in one go', async () => {
+    vg.add('big', 2 * GIB, ['wipe']);
+    vg.add('volume-1', GIB, []);
+    vg.add('small', 64 * MIB, ['wipe'], { active: false });
+    vg.add('thin', GIB, ['wipe'], { segmentType: 'thin' });
+    wiper.start();
+    const status = await until((now) => now.removedVolumes === 3);
+    expect(vg.lvs.map((lv) => lv.name)).to.deep.equal(['volume-1']);
+    expect(status).to.include({ waitingBytes: 0, waitingVolumes: 0, etaSeconds: 0, wipedBytes: 2 * GIB + 64 * MIB });
+    expect(commands.lines[0]).to.contain('/dev/vg/small');
+    expect(commands.lines.some((line) => /volume-1|thin/.test(line))).to.equal(false);
+    expect(vg.removed).to.deep.equal(['small+thin+big']);
+    expect(wiped).to.have.length(3);
+  });
+
+  it('sleeps when there is nothing, and is woken', async () => {
+    wiper.start();
+    await until((now) => now.waitingVolumes === 0);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    vg.add('a', 64 * MIB, ['wipe']);
+    wiper.wake();
+    await until((now) => now.removedVolumes === 1);
+  });
+
+  it('counts new ones while it works, and goes on after a stop where the tag says', async () => {
+    vg.add('big', 4 * GIB, ['wipe']);
+    let release: (() => void) | undefined;
+    const gate = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    let chunks = 0;
+    const run = commands.run.bind(commands);
+    commands.run = async (request) => {
+      if (request.args.includes('blkdiscard')) chunks += 1;
+      if (chunks === 8) await gate;
+      return await run(request);
+    };
+    wiper.start();
+    await until(() => chunks === 8);
+    vg.add('other', GIB, ['wipe']);
+    wiper.wake();
+    const { waitingBytes, etaSeconds, current } = await until((now) => now.waitingVolumes === 2);
+    expect(waitingBytes).to.be.within(GIB, 5 * GIB);
+    expect(etaSeconds).to.be.a('number');
+    expect(current?.name).to.equal('big');
+    const stopping = wiper.stop();
+    release?.();
+    await stopping;
+    const done = wipedBytes(vg.lvs[0] ?? expect.fail('gone'));
+    expect(done).to.be.greaterThan(GIB);
+    expect(vg.removed).to.deep.equal([]);
+
+    const successor = new Wiper({ lvm: vg, commands, limiter: new RateLimiter(0), isDeleted });
+    wiper = successor;
+    successor.start();
+    const status = await until((now) => now.removedVolumes === 2);
+    expect(status.wipedBytes).to.equal(5 * GIB - done);
+  });
+
+  it('does not record progress before it is flushed', async () => {
+    vg.add('big', 4 * GIB, ['wipe']);
+    const order: string[] = [];
+    commands.answer = (line) => {
+      order.push(line.split(' ')[0] ?? '');
+      return 0;
+    };
+    const change = vg.changeTags.bind(vg);
+    vg.changeTags = async (name, tags) => {
+      order.push('tag');
+      await change(name, tags);
+    };
+    wiper.start();
+    await until((now) => now.removedVolumes === 1);
+    for (const [index, what] of order.entries()) if (what === 'tag') expect(order[index - 1]).to.equal('sync');
+    expect(order).to.include('tag');
+  });
+
+  it('a failure postpones that one only; a removal refused because of use wipes it again', async () => {
+    vg.add('bad', 64 * MIB, ['wipe']);
+    vg.add('good', 128 * MIB, ['wipe']);
+    let failures = 1;
+    commands.answer = (line) => (line.includes('/bad') && failures-- > 0 ? failure(1, 'Input/output error') : 0);
+    wiper.start();
+    const first = await until((now) => now.removedVolumes === 1);
+    expect(first.waitingVolumes).to.equal(1);
+    vg.failRemove = new LvmError('in-use', 'held');
+    await until((now) => now.lastError === 'held');
+    expect(wiper.status().waitingBytes).to.equal(64 * MIB);
+    vg.failRemove = undefined;
+    await until((now) => now.removedVolumes === 2);
+    expect(commands.lines.filter((line) => line.includes('/bad') && line.startsWith('blkdiscard'))).to.have.length(3);
+  });
+
+  it('touches nothing on a partial VG', async () => {
+    vg.spaceId = undefined;
+    vg.add('a', GIB, ['wipe']);
+    wiper.start();
+    await until((now) => now.lastError !== undefined);
+    expect(commands.lines).to.deep.equal([]);
+  });
+
+  it('records progress neither too often nor too seldom', () => {
+    expect(segmentBytes(100 * GIB, undefined)).to.equal(GIB);
+    expect(segmentBytes(100 * GIB, GIB)).to.equal(10 * GIB);
+    expect(segmentBytes(10_000 * GIB, 100 * MIB)).to.equal(6000 * MIB);
+    expect(segmentBytes(GIB, 1)).to.equal(256 * MIB);
+    const lv = vg.add('x', GIB, ['lic:wiped=5', 'lic:wiped=7']);
+    expect(wipedBytes(lv)).to.equal(5);
+    for (const tag of ['lic:wiped=-1', 'lic:wiped=1e3', `lic:wiped=${2 * GIB}`, 'lic:wiped='])
+      expect(wipedBytes({ ...lv, tags: [tag] }), tag).to.equal(0);
+  });
+});
+
+describe('lvm/scrub', () => {
+  let vg: FakeVg;
+  let commands: FakeZeroing;
+
+  beforeEach(() => {
+    vg = new FakeVg();
+    commands = new FakeZeroing();
+  });
+
+  it('covers what becomes free meanwhile and what an earlier scrub left, and tags last', async () => {
+    vg.add('volume-1', GIB, []);
+    vg.add('_scrub-left', GIB, ['lic:scrub'], { active: false });
+    const create = vg.createLinear.bind(vg);
+    vg.createLinear = async (spec) => {
+      await create(spec);
+      // Somebody deletes a volume just now.
+      vg.lvs = vg.lvs.filter((lv) => lv.name !== 'volume-1');
+    };
+    const change = vg.changeVgTags.bind(vg);
+    vg.changeVgTags = async (tags) => {
+      if (tags.add !== undefined) {
+        expect(vg.lvs).to.deep.equal([]);
+        expect(commands.lines.at(-1)).to.contain('sync');
+      }
+      await change(tags);
+    };
+    expect(await scrub({ lvm: vg, commands, isOurs })).to.deep.equal({ alreadyDone: false, scrubbedBytes: 10 * GIB });
+    expect(vg.removed).to.have.length(1);
+    const trust = new BlankTrust(vg, isOurs);
+    expect(trust.isBlank(await vg.read())).to.equal(true);
+    expect((await scrub({ lvm: vg, commands, isOurs })).alreadyDone).to.equal(true);
+  });
+
+  it('a failure or a stop leaves no tag', async () => {
+    vg.tags = [`lic:scrubbed=${vg.spaceId}.00000000`];
+    commands.answer = () => failure(1, 'Input/output error');
+    const result = scrub({ lvm: vg, commands, isOurs, again: true });
+    expect(await result.catch((error: LvmError) => error.kind)).to.equal('other');
+    expect(scrubTags(await vg.read())).to.deep.equal([]);
+    const stopped = scrub({ lvm: vg, commands, isOurs, signal: AbortSignal.abort(new Error('stopped')) });
+    expect(await stopped.catch((error: Error) => error.message)).to.equal('stopped');
+  });
+
+  it('refuses a VG that holds LVs of others, is partial, or changes its disks meanwhile', async () => {
+    vg.add('root', GIB, []);
+    const kind = async (): Promise<string> =>
+      await scrub({ lvm: vg, commands, isOurs }).then(
+        () => 'ok',
+        (error: LvmError) => error.kind,
+      );
+    expect(await kind()).to.equal('invalid');
+    vg.lvs = [];
+    vg.spaceId = undefined;
+    expect(await kind()).to.equal('vg-partial');
+    vg.spaceId = 'b'.repeat(32);
+    commands.answer = () => {
+      vg.spaceId = 'c'.repeat(32);
+      return 0;
+    };
+    expect(await kind()).to.equal('other');
+    expect(vg.tags).to.deep.equal([]);
+  });
+
+  describe('trust', () => {
+    let trust: BlankTrust;
+
+    beforeEach(async () => {
+      await scrub({ lvm: vg, commands, isOurs });
+      trust = new BlankTrust(vg, isOurs);
+    });
+
+    async function observed(): Promise<boolean> {
+      const report = await vg.read();
+      trust.observe(report);
+      return trust.isBlank(report);
+    }
+
+    it('lasts while the driver alone creates, wipes and removes', async () => {
+      expect(await observed()).to.equal(true);
+      const lv = vg.add('volume-1', GIB, []);
+      expect(await observed()).to.equal(true);
+      trust.wiped([lv]);
+      await vg.remove(['volume-1']);
+      expect(await observed()).to.equal(true);
+    });
+
+    it('ends when an LV of the driver disappears or shrinks otherwise, and the tag goes', async () => {
+      for (const change of ['remove', 'shrink']) {
+        vg.lvs = [];
+        await scrub({ lvm: vg, commands, isOurs, again: true });
+        trust = new BlankTrust(vg, isOurs);
+        const lv = vg.add('volume-1', GIB, []);
+        expect(await observed()).to.equal(true);
+        vg.lvs = change === 'remove' ? [] : [{ ...lv, sizeBytes: MIB }];
+        expect(await observed(), change).to.equal(false);
+        await new Promise((resolve) => setImmediate(resolve));
+        expect(vg.tags).to.deep.equal([]);
+      }
+    });
+
+    it('ends when somebody else’s LV is seen, and stays away when the tag cannot be removed', async () => {
+      vg.changeVgTags = () => Promise.reject(new LvmError('other', 'no'));
+      vg.add('foreign', GIB, []);
+      expect(await observed()).to.equal(false);
+      vg.lvs = [];
+      expect(await observed()).to.equal(false);
+      expect(vg.tags).to.have.length(1);
+    });
+
+    it('ends with other disks', async () => {
+      vg.spaceId = 'd'.repeat(32);
+      expect(await observed()).to.equal(false);
+      vg.spaceId = undefined;
+      expect(await observed()).to.equal(false);
+    });
+
+    it('comes back with a new scrub, unless the removal may have been after it', async () => {
+      vg.add('foreign', GIB, []);
+      expect(await observed()).to.equal(false);
+      vg.lvs = [];
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(await observed()).to.equal(false);
+      await scrub({ lvm: vg, commands, isOurs });
+      expect(await observed()).to.equal(true);
+      vg.add('volume-1', GIB, []);
+      expect(await observed()).to.equal(true);
+      vg.lvs = [];
+      await scrub({ lvm: vg, commands, isOurs, again: true });
+      expect(await observed()).to.equal(false);
+    });
+  });
+});
