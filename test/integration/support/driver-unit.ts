@@ -25,7 +25,7 @@ export class DriverUnit {
     const command = ['/usr/local/bin/node', PROGRAM, this.role, `--endpoint=unix://${this.socket}`, ...options];
     await this.machine.writeFile(
       `/etc/systemd/system/${this.unit}`,
-      `[Unit]\nDescription=lvm-iscsi-csi ${this.role}\nAfter=network-online.target iscsid.service\n[Service]\nEnvironment=LVM_ISCSI_CSI_TEST_STEPS=${STEPS_FOLDER}\nExecStart=${command.map((word) => `"${word}"`).join(' ')}\nTimeoutStopSec=120\n`,
+      `[Unit]\nDescription=lvm-iscsi-csi ${this.role}\nAfter=network-online.target iscsid.service\n[Service]\nEnvironment=LVM_ISCSI_CSI_TEST_STEPS=${STEPS_FOLDER} NODE_COMPILE_CACHE=/var/cache/lvm-iscsi-csi\nExecStart=${command.map((word) => `"${word}"`).join(' ')}\nTimeoutStopSec=120\n`,
     );
     await this.machine.exec(`mkdir -p ${STEPS_FOLDER} && touch /etc/lvm-iscsi-csi-lab && systemctl daemon-reload`);
   }

@@ -3,6 +3,7 @@
  * One JSON request on stdin, one JSON answer on stdout. Bundled by `target-machine.ts`.
  */
 import { execFile } from 'node:child_process';
+import { mkdirSync, rmdirSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
@@ -16,13 +17,18 @@ import { FILE_HELPER_COMMAND } from '../../../src/system/file-helper-protocol.ts
 import { HostCommands } from '../../../src/system/host-commands.ts';
 import { setStepHook } from '../../../src/system/step.ts';
 
-/** `gates.…`, `targets.…`, `underSuspension(volumeIds, shell command)`, or `all(calls)`: those at once. */
+/**
+ * `gates.…`, `targets.…`, `underSuspension(volumeIds, shell command)`, `floorMs(device, initiator)`, or `all(calls)`:
+ * those at once.
+ */
 export type AgentCall = readonly [method: string, ...args: readonly unknown[]];
 
 export interface AgentRequest {
   readonly iqnPrefix: string;
   readonly portals: readonly string[];
   readonly calls: readonly AgentCall[];
+  /** false: as in production, several mutations go to the kernel in one go, and the answers name no steps. */
+  readonly watch?: boolean;
   /** The agent kills itself (SIGKILL) when this point is passed for the n-th time, e.g. "after:target-acl-auth#2". */
   readonly dieAt?: string;
 }
@@ -39,16 +45,17 @@ async function serve(request: AgentRequest): Promise<AgentAnswer[]> {
   const steps: string[] = [];
   const [diePoint, dieTime = '1'] = request.dieAt?.split('#') ?? [];
   let passed = 0;
-  setStepHook(async (point) => {
-    if (point === diePoint) {
-      passed += 1;
-      if (passed === Number(dieTime)) {
-        process.kill(process.pid, 'SIGKILL');
-        await new Promise(() => undefined);
+  if (request.watch !== false)
+    setStepHook(async (point) => {
+      if (point === diePoint) {
+        passed += 1;
+        if (passed === Number(dieTime)) {
+          process.kill(process.pid, 'SIGKILL');
+          await new Promise(() => undefined);
+        }
       }
-    }
-    if (point.startsWith('before:')) steps.push(point.slice('before:'.length));
-  });
+      if (point.startsWith('before:')) steps.push(point.slice('before:'.length));
+    });
   const commands = new HostCommands({ host: { mode: 'direct' }, owner: 'agent', outputFolder: '/run' });
   await commands.prepare();
   const files = new BlockingFiles();
@@ -58,6 +65,7 @@ async function serve(request: AgentRequest): Promise<AgentAnswer[]> {
 
   const invoke = async ([method, ...args]: AgentCall): Promise<unknown> => {
     if (method === 'all') return await Promise.all((args[0] as AgentCall[]).map(invoke));
+    if (method === 'floorMs') return floorMs(args[0] as string, args[1] as string, request.portals[0] ?? '');
     if (method === 'underSuspension') {
       const [volumeIds, command] = args as [string[], string];
       return await gates.withSuspended(volumeIds, async () => {
@@ -83,6 +91,33 @@ async function serve(request: AgentRequest): Promise<AgentAnswer[]> {
     }
   }
   return answers;
+}
+
+/** What the kernel alone takes for a target: the least that can be written for it, straight from this process. */
+function floorMs(device: string, initiatorIqn: string, portal: string): number {
+  const hba = '/sys/kernel/config/target/core/iblock_999';
+  const backstore = `${hba}/floor`;
+  const iqn = '/sys/kernel/config/target/iscsi/iqn.2003-01.org.floor:floor';
+  const tpg = `${iqn}/tpgt_1`;
+  const acl = `${tpg}/acls/${initiatorIqn}`;
+  const startedAt = performance.now();
+  for (const folder of [hba, backstore]) mkdirSync(folder);
+  writeFileSync(`${backstore}/control`, `udev_path=${device}`);
+  writeFileSync(`${backstore}/wwn/vpd_unit_serial`, 'f'.repeat(32));
+  writeFileSync(`${backstore}/enable`, '1');
+  for (const folder of [iqn, tpg, `${tpg}/lun/lun_0`]) mkdirSync(folder);
+  symlinkSync(backstore, `${tpg}/lun/lun_0/link`);
+  for (const folder of [acl, `${acl}/lun_0`]) mkdirSync(folder);
+  symlinkSync(`${tpg}/lun/lun_0`, `${acl}/lun_0/link`);
+  writeFileSync(`${acl}/auth/userid`, 'user');
+  writeFileSync(`${acl}/auth/password`, 'password');
+  mkdirSync(`${tpg}/np/${portal}`);
+  writeFileSync(`${tpg}/enable`, '1');
+  const durationMs = performance.now() - startedAt;
+  for (const link of [`${acl}/lun_0/link`, `${tpg}/lun/lun_0/link`]) unlinkSync(link);
+  for (const folder of [`${acl}/lun_0`, acl, `${tpg}/lun/lun_0`, `${tpg}/np/${portal}`, tpg, iqn, backstore, hba])
+    rmdirSync(folder);
+  return Math.round(durationMs * 10) / 10;
 }
 
 if (process.argv[2] === FILE_HELPER_COMMAND) {

@@ -12,6 +12,12 @@ export const IQN_PREFIX = 'iqn.2010-10.org.openstack';
 const AGENT = '/root/target-agent.mjs';
 const VG = 'cinder-volumes';
 
+export interface AgentOptions {
+  readonly dieAt?: string;
+  readonly portals?: readonly string[];
+  readonly watch?: boolean;
+}
+
 export class TargetMachine {
   readonly storage: Machine;
   readonly portal: string;
@@ -46,10 +52,7 @@ export class TargetMachine {
   }
 
   /** Answers of each call; an error in one does not stop the next. */
-  async run(
-    calls: readonly AgentCall[],
-    options: { dieAt?: string; portals?: readonly string[] } = {},
-  ): Promise<AgentAnswer[]> {
+  async run(calls: readonly AgentCall[], options: AgentOptions = {}): Promise<AgentAnswer[]> {
     const { stdout, exitCode } = await this.#start(calls, options, true);
     if (exitCode !== 0) throw new Error(`the agent ended with ${exitCode}`);
     return JSON.parse(stdout) as AgentAnswer[];
@@ -69,14 +72,14 @@ export class TargetMachine {
 
   async #start(
     calls: readonly AgentCall[],
-    options: { dieAt?: string; portals?: readonly string[] },
+    options: AgentOptions,
     check: boolean,
   ): Promise<{ stdout: string; exitCode: number }> {
     const request: AgentRequest = {
       iqnPrefix: IQN_PREFIX,
-      portals: options.portals ?? [this.portal],
+      portals: [this.portal],
+      ...options,
       calls,
-      ...(options.dieAt === undefined ? {} : { dieAt: options.dieAt }),
     };
     const result = await this.storage.exec(`node ${AGENT}`, {
       input: JSON.stringify(request),
