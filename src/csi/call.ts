@@ -137,13 +137,13 @@ async function serve(method: Method, raw: WireObject, options: CallOptions): Pro
     outcome = { ok: true, response: await method.handler(request as never) };
   } catch (caught) {
     error = caught;
-    const failed = {
+    const status = toStatus(caught, {
       method: method.name,
       requestId: requestId() ?? '',
       mayLeaveState: MAY_LEAVE_STATE.has(method.name),
-    };
-    const status = toStatus(caught, failed);
-    outcome = { ok: false, status: { ...status, message: scrub(status.message, secrets) } };
+      scrub: (text) => scrub(text, secrets),
+    });
+    outcome = { ok: false, status };
   } finally {
     clearTimeout(warning);
   }

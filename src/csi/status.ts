@@ -28,11 +28,13 @@ export interface FailedCall {
    * forget such a volume, mount or session; UNAVAILABLE makes them come back, or undo it.
    */
   readonly mayLeaveState: boolean;
+  /** Takes the call's secrets out of a text; before it is cut, so that no part of one is left at the end. */
+  readonly scrub: (text: string) => string;
 }
 
 export function toStatus(error: unknown, call: FailedCall): WireStatus {
   if (error instanceof DriverError) {
-    return wireStatus(error.code, error.message, true);
+    return wireStatus(error.code, call.scrub(error.message), true);
   }
   const reference = `the driver's log has the cause under request id ${call.requestId}`;
   return call.mayLeaveState

@@ -110,6 +110,16 @@ function print(combination: Combination, specs: readonly Spec[], seconds: number
 const counts = { passed: 0, failed: 0, skipped: 0 };
 const scratch = await mkdtemp(path.join(tmpdir(), 'csi-sanity-'));
 let target: Target | undefined;
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    console.error(`\n${signal}: stopping the lab`);
+    // The machines die with this process in any case; this is the orderly way, as long as it does not hang.
+    setTimeout(() => process.exit(130), 15_000).unref();
+    void Promise.allSettled([target?.stop(), rm(scratch, { recursive: true, force: true })]).then(() =>
+      process.exit(130),
+    );
+  });
+}
 try {
   const combinations = chosen();
   const program = await csiSanity();

@@ -4,7 +4,7 @@ import { MAX_MESSAGE_BYTES, toStatus, truncate } from '../../../src/csi/status.t
 import { DriverError, type ErrorCode } from '../../../src/errors.ts';
 import { CommandError } from '../../../src/system/commands.ts';
 
-const CALL = { method: 'DeleteVolume', requestId: '4711', mayLeaveState: false };
+const CALL = { method: 'DeleteVolume', requestId: '4711', mayLeaveState: false, scrub: (text: string) => text };
 
 describe('conversion of errors into a status', () => {
   const codes: readonly ErrorCode[] = [
@@ -50,6 +50,12 @@ describe('conversion of errors into a status', () => {
       expect(result.message).to.not.match(/secret|ENOENT|function/);
     });
   }
+
+  it('takes secrets out before it cuts, so that none is left in part', () => {
+    const message = `${'x'.repeat(MAX_MESSAGE_BYTES - 10)}canary-canary`;
+    const scrub = (text: string) => text.replaceAll('canary-canary', '*');
+    expect(toStatus(new DriverError('INTERNAL', message), { ...CALL, scrub }).message).to.not.include('can');
+  });
 
   it('answers a retryable code when something may be left behind', () => {
     const result = toStatus(new Error('boom'), { ...CALL, method: 'CreateVolume', mayLeaveState: true });
