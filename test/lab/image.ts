@@ -80,6 +80,11 @@ async function nodeBinary(): Promise<{ file: string; version: string }> {
   return { file: path.join(path.dirname(manifest), 'bin', 'node'), version };
 }
 
+/** Without root, files from here come in with this user's id, and sshd trusts no key that others could write. */
+const OWN_BY_ROOT =
+  'find / -xdev -path /dev -prune -o -path /proc -prune -o -path /sys -prune ' +
+  '-o \\( -nouser -o -nogroup -o -user nobody \\) -exec chown -h root:root {} +';
+
 async function buildImage(folder: string, packages: string[], node: string, progress: Progress): Promise<void> {
   const early = path.join(folder, 'early');
   const late = path.join(folder, 'late');
@@ -110,6 +115,7 @@ async function buildImage(folder: string, packages: string[], node: string, prog
       `--customize-hook=upload ${path.join(folder, 'setup.sh')} /setup.sh`,
       '--customize-hook=chroot "$1" sh /setup.sh',
       '--customize-hook=rm "$1/setup.sh"',
+      ...(mode === 'unshare' ? [`--customize-hook=chroot "$1" sh -c '${OWN_BY_ROOT}'`] : []),
       `--customize-hook=download /vmlinuz.lab ${path.join(folder, 'vmlinuz')}`,
       `--customize-hook=download /initrd.lab ${path.join(folder, 'initrd')}`,
       '--customize-hook=rm "$1/vmlinuz.lab" "$1/initrd.lab"',

@@ -9,7 +9,7 @@ import type { Keeper } from './keeper.ts';
 import { type Hardware, qemuArguments, type Start } from './qemu-arguments.ts';
 import { type Qmp, withQmp } from './qmp.ts';
 
-const MONITOR_TIMEOUT_MS = 20_000;
+const MONITOR_TIMEOUT_MS = 60_000;
 const STATE_TIMEOUT_MS = 120_000;
 
 /** One QEMU with its files: switching it on, off, and saving its state. Knows nothing of what runs inside. */

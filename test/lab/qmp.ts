@@ -60,7 +60,7 @@ export async function qmpCommand(socketPath: string, command: string, args?: obj
   return withQmp(socketPath, (qmp) => qmp.execute(command, args));
 }
 
-const GREETING_TIMEOUT_MS = 30_000;
+const GREETING_TIMEOUT_MS = 60_000;
 
 export class Qmp {
   readonly #socket: Socket;

@@ -41,12 +41,13 @@ export class Remote {
    * @throws CommandError for an exit code other than 0 (unless `check` is false), a timeout, a lost connection
    */
   async exec(command: string, options: ExecOptions = {}): Promise<ExecResult> {
-    await this.ssh.connect(CONNECT_TIMEOUT_MS);
+    await this.ssh.ensure(CONNECT_TIMEOUT_MS);
     const result = await this.#execOnce(command, options);
-    if (result.exitCode !== 255 || !/^(Control socket connect|mux_client)/m.test(result.stderr)) {
+    if (result.exitCode !== 255 || !/^Control socket connect/m.test(result.stderr)) {
       return this.#checked(command, result, options);
     }
-    // The connection had ended unnoticed, so the command has not begun: once more over a new one.
+    // The connection had ended unnoticed. Only with exactly this message has the command certainly not begun, and may be
+    // run once more over a new connection.
     await this.ssh.disconnect();
     await this.ssh.connect(CONNECT_TIMEOUT_MS);
     return this.#checked(command, await this.#execOnce(command, options), options);
@@ -144,7 +145,7 @@ export class Remote {
   }
 
   async readFileBytes(remote: string): Promise<Uint8Array> {
-    await this.ssh.connect(CONNECT_TIMEOUT_MS);
+    await this.ssh.ensure(CONNECT_TIMEOUT_MS);
     const command = `cat ${shellQuote(remote)}`;
     const result = await execa('ssh', [...this.ssh.clientArguments, '-T', 'lab', command], {
       reject: false,

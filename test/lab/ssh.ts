@@ -43,6 +43,11 @@ export class SshConnection {
     return ['-F', 'none', '-S', this.#controlPath, '-o', 'ProxyCommand=false', '-o', 'LogLevel=ERROR'];
   }
 
+  /** Connects when there is no connection at all; one that has died meanwhile is found by whoever uses it. */
+  async ensure(timeoutMs: number): Promise<void> {
+    if (!(await exists(this.#controlPath))) await this.connect(timeoutMs);
+  }
+
   /** Connects unless connected. Tries until `timeoutMs` is over: the machine may still be booting. */
   async connect(timeoutMs: number): Promise<void> {
     if (await this.isConnected()) return;
