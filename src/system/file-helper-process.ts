@@ -16,7 +16,9 @@ const START_ALLOWANCE_MS = 30_000;
 interface Call {
   readonly resolve: (value: FileAnswer) => void;
   readonly reject: (error: Error) => void;
-  readonly timer: NodeJS.Timeout;
+  readonly timeoutMs: number;
+  timer: NodeJS.Timeout;
+  readonly onDeadline: () => void;
 }
 
 export interface HelperEvents {
@@ -32,8 +34,7 @@ export class FileHelperProcess {
   readonly #stuck = new Set<number>();
   readonly #events: HelperEvents;
   #alive = true;
-  /** It has answered once. */
-  #started = false;
+  #ready = false;
   #retired = false;
 
   constructor(events: HelperEvents) {
@@ -61,10 +62,10 @@ export class FileHelperProcess {
 
   call(id: number, request: FileRequest, timeoutMs: number): Promise<FileAnswer> {
     return new Promise((resolve, reject) => {
+      const onDeadline = (): void => this.#onDeadline(id, request, timeoutMs);
       // Deadlines are for the kernel: the start of the helper itself must not count against them.
-      const allowanceMs = this.#started ? 0 : START_ALLOWANCE_MS;
-      const timer = setTimeout(() => this.#onDeadline(id, request, timeoutMs), timeoutMs + allowanceMs);
-      this.#calls.set(id, { resolve, reject, timer });
+      const timer = setTimeout(onDeadline, this.#ready ? timeoutMs : timeoutMs + START_ALLOWANCE_MS);
+      this.#calls.set(id, { resolve, reject, timeoutMs, timer, onDeadline });
       this.#send({ kind: 'call', id, request });
     });
   }
@@ -98,7 +99,10 @@ export class FileHelperProcess {
   }
 
   #onAnswer(answer: FromHelper): void {
-    this.#started = true;
+    if ('ready' in answer) {
+      this.#onReady();
+      return;
+    }
     const call = this.#calls.get(answer.id);
     this.#calls.delete(answer.id);
     if (call === undefined) {
@@ -109,6 +113,14 @@ export class FileHelperProcess {
       else call.reject(Object.assign(new Error(answer.error.message), answer.error));
     }
     this.#endWhenIdle();
+  }
+
+  #onReady(): void {
+    this.#ready = true;
+    for (const call of this.#calls.values()) {
+      clearTimeout(call.timer);
+      call.timer = setTimeout(call.onDeadline, call.timeoutMs);
+    }
   }
 
   #onEnd(how: string): void {

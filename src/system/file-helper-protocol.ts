@@ -46,5 +46,7 @@ export interface WireError {
 }
 
 export type FromHelper =
+  /** The first thing it says: it runs, and calls are being made. */
+  | { readonly ready: true }
   | { readonly id: number; readonly ok: true; readonly value: FileAnswer }
   | { readonly id: number; readonly ok: false; readonly error: WireError };

@@ -15,6 +15,8 @@ export function runFileHelper(): void {
   process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
   if (!process.connected) process.kill(process.pid, 'SIGKILL');
 
+  say({ ready: true });
+
   process.on('message', (message: ToHelper) => {
     if (message.kind === 'cancel') {
       if (inProgress.has(message.id)) cancelled.add(message.id);
@@ -33,10 +35,14 @@ export function runFileHelper(): void {
       .then((answer) => {
         inProgress.delete(id);
         cancelled.delete(id);
-        // Fails only when the driver is gone; 'disconnect' ends us then.
-        process.send?.(answer, undefined, undefined, () => undefined);
+        say(answer);
       });
   });
+}
+
+/** Fails only when the driver is gone; 'disconnect' ends us then. */
+function say(message: FromHelper): void {
+  process.send?.(message, undefined, undefined, () => undefined);
 }
 
 function toWire(error: unknown): WireError {
