@@ -14,6 +14,8 @@ export interface BlockDevice {
   readonly name: string;
   /** "major:minor". */
   readonly deviceNumber: string;
+  /** Of a device-mapper device. */
+  readonly dmName?: string;
 }
 
 /** Devices that LVM may look at, sorted by name: no LV, no gate, nothing suspended, nothing that stands on such. */
@@ -38,7 +40,7 @@ export async function scannableDevices(files: Files, hostRoot: string): Promise<
       changed = true;
     }
   }
-  return [...found.values()].map(({ name, deviceNumber }) => ({ name, deviceNumber }));
+  return [...found.values()].map(({ standsOn: _standsOn, ...device }) => device);
 }
 
 interface Part extends BlockDevice {
@@ -57,17 +59,19 @@ async function readDevice(
   const size = await attribute(files, `${folder}/size`);
   if (deviceNumber === undefined || size === undefined || size === '0') return gone;
   let refuse = false;
+  let dmName: string | undefined;
   if (name.startsWith('dm-')) {
     const uuid = await attribute(files, `${folder}/dm/uuid`);
     const suspended = await attribute(files, `${folder}/dm/suspended`);
     if (uuid === undefined || suspended === undefined) return gone;
+    dmName = await attribute(files, `${folder}/dm/name`);
     refuse = uuid.startsWith(OWN_UUID) || uuid.startsWith(LVM_UUID) || suspended !== '0';
   } else {
     refuse = await isOwnExport(files, hostRoot, folder);
   }
   const entries = await absentAsEmpty(files.readdir(folder));
   const standsOn = await absentAsEmpty(files.readdir(`${folder}/slaves`));
-  const parts: Part[] = [{ name, deviceNumber, standsOn }];
+  const parts: Part[] = [{ name, deviceNumber, standsOn, ...(dmName === undefined ? {} : { dmName }) }];
   for (const entry of entries) {
     if (!entry.startsWith(name)) continue;
     const number = await attribute(files, `${folder}/${entry}/dev`);
@@ -93,7 +97,8 @@ async function isOwnExport(files: Files, hostRoot: string, folder: string): Prom
 const PREFERENCE = [/^wwn-/, /^nvme-(?:eui|uuid|nvme)\./, /^dm-uuid-/, /^md-uuid-/, /^scsi-/, /^ata-/, /^nvme-/];
 
 /**
- * A name for each device that stays the same across reboots and replugging where there is one, else its kernel name.
+ * A name for each device that stays the same across reboots and replugging where there is one, else its device-mapper
+ * or kernel name.
  * Names that content decides (file system or PV UUIDs) are not used: a tenant could write them.
  */
 export async function stableNames(
@@ -118,7 +123,8 @@ export async function stableNames(
   return devices.map((device) => {
     const names = byNumber.get(device.deviceNumber) ?? [];
     const [best] = names.toSorted((a, b) => rank(a) - rank(b) || a.localeCompare(b));
-    return best ?? devicePath(device);
+    const mapped = `/dev/mapper/${device.dmName}`;
+    return best ?? (device.dmName !== undefined && isUsable(mapped) ? mapped : devicePath(device));
   });
 }
 

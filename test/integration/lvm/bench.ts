@@ -81,8 +81,11 @@ export class Bench {
   /** No VG, no PV, no environment of an earlier scenario. */
   async clean(): Promise<void> {
     await this.sh(
-      `for d in $(dmsetup ls 2>/dev/null | awk '/^(gate|pv)-/{print $1}'); do dmsetup resume $d; dmsetup remove $d; done
-       vgs ${VG} >/dev/null 2>&1 && { vgreduce -qq --removemissing --force ${VG}; vgremove -qq -ff -y ${VG}; }
+      `dms() { dmsetup ls 2>/dev/null | awk -v p="^$1-" '$1 ~ p {print $1}'; }
+       for d in pv-above $(dms gate); do if dmsetup info $d >/dev/null 2>&1; then dmsetup resume $d; fi; done
+       for d in pv-above $(dms gate); do if dmsetup info $d >/dev/null 2>&1; then dmsetup remove $d; fi; done
+       if vgs ${VG} >/dev/null 2>&1; then vgreduce -qq --removemissing --force ${VG}; vgremove -qq -ff -y ${VG}; fi
+       for d in $(dms pv); do dmsetup remove $d; done
        for d in ${this.disks.join(' ')}; do pvs $d >/dev/null 2>&1 && pvremove -qq -ff -y $d; wipefs -qa $d; done
        udevadm settle; rm -rf ${RUN}`,
     );

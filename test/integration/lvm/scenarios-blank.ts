@@ -10,13 +10,13 @@ import { type Bench, fails, MIB, nonZeroMib, type Scenario, timed, VG } from './
 const DISK_MIB = 256;
 const UNLIMITED = new RateLimiter(0);
 
-/** A VG of 256 MiB disks (device-mapper over the real ones), all of it 0xaa. */
-async function patternVg(bench: Bench, disks = 1): Promise<void> {
+/** A VG of small disks (device-mapper over the real ones), all of it 0xaa. */
+async function patternVg(bench: Bench, disks = 1, diskMib = DISK_MIB): Promise<void> {
   const paths: string[] = [];
   for (let index = 0; index < disks; index += 1) {
-    const table = `0 ${(DISK_MIB * MIB) / 512} linear ${bench.disk(index)} 2048`;
+    const table = `0 ${(diskMib * MIB) / 512} linear ${bench.disk(index)} 2048`;
     await bench.sh(
-      `dmsetup create pv-${index} --table '${table}'; head -c ${DISK_MIB}M /dev/zero | tr '\\0' '\\252' | dd of=/dev/mapper/pv-${index} bs=1M iflag=fullblock oflag=direct status=none`,
+      `dmsetup create pv-${index} --table '${table}'; head -c ${diskMib}M /dev/zero | tr '\\0' '\\252' | dd of=/dev/mapper/pv-${index} bs=1M iflag=fullblock oflag=direct status=none`,
     );
     paths.push(`/dev/mapper/pv-${index}`);
   }
@@ -44,7 +44,8 @@ async function zero(bench: Bench): Promise<void> {
   await timed('160 MiB', () =>
     zeroRange(bench.commands, path, 0, 160 * MIB, { onProgress: (done) => seen.push(done) }),
   );
-  assert.deepEqual(seen, [64 * MIB, 160 * MIB]);
+  assert.equal(seen[0], 64 * MIB);
+  assert.equal(seen.at(-1), 160 * MIB);
   assert.deepEqual(await nonZeroMib(bench, path), []);
 
   await bench.sh(
@@ -169,7 +170,7 @@ async function settled(wiper: Wiper, isReached: (status: WiperStatus) => boolean
 }
 
 async function scrubbing(bench: Bench): Promise<void> {
-  await patternVg(bench, 2);
+  await patternVg(bench, 2, 64);
   const reports: VgReport[] = [];
   const lvm = bench.lvm({ onReport: (report) => reports.push(report) });
   await lvm.createLinear({ name: 'volume-1', sizeBytes: 8 * MIB, tags: [] });

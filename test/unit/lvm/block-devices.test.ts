@@ -43,7 +43,7 @@ describe('lvm/block-devices', () => {
     disk('dm-2', '253:2', { 'dm/uuid': 'CRYPT-LUKS2-x', 'dm/suspended': '0', 'slaves/dm-1/x': '' });
     disk('dm-3', '253:3', { 'dm/uuid': '', 'dm/suspended': '0', 'slaves/dm-2/x': '' });
     disk('dm-4', '253:4', { 'dm/uuid': '', 'dm/suspended': '1', 'slaves/vda1/x': '' });
-    disk('dm-5', '253:5', { 'dm/uuid': 'mpath-36001', 'dm/suspended': '0', 'slaves/vdb/x': '' });
+    disk('dm-5', '253:5', { 'dm/uuid': 'mpath-36001', 'dm/name': 'mpatha', 'dm/suspended': '0', 'slaves/vdb/x': '' });
     disk('dm-6', '253:6', { 'dm/uuid': 'part1-mpath-x', 'dm/suspended': '0', 'slaves/sdb1/x': '' });
     iscsiDisk('sda', '8:0', 'session1', 'iqn.2003-01.org.san:far');
     iscsiDisk('sdb', '8:16', 'session2', 'iqn.2010-10.org.openstack:volume-1');
@@ -59,7 +59,7 @@ describe('lvm/block-devices', () => {
   it('leaves out LVs, gates, suspended devices, our own exports, and all that stands on them', async () => {
     const devices = await scannableDevices(files, root);
     expect(devices).to.deep.equal([
-      { name: 'dm-5', deviceNumber: '253:5' },
+      { name: 'dm-5', deviceNumber: '253:5', dmName: 'mpatha' },
       { name: 'sda', deviceNumber: '8:0' },
       { name: 'vda', deviceNumber: '254:0' },
       { name: 'vda1', deviceNumber: '254:1' },
@@ -67,8 +67,16 @@ describe('lvm/block-devices', () => {
     ]);
   });
 
-  it('names a device by its kernel name where it has no stable one', async () => {
-    const devices = [{ name: 'cciss!c0d0', deviceNumber: '104:0' }];
-    expect(await stableNames(files, root, devices, isFilterable)).to.deep.equal(['/dev/cciss/c0d0']);
+  it('names a device by its map or kernel name where it has no stable one', async () => {
+    const devices = [
+      { name: 'cciss!c0d0', deviceNumber: '104:0' },
+      { name: 'dm-5', deviceNumber: '253:5', dmName: 'mpatha' },
+      { name: 'dm-6', deviceNumber: '253:6', dmName: 'a b' },
+    ];
+    expect(await stableNames(files, root, devices, isFilterable)).to.deep.equal([
+      '/dev/cciss/c0d0',
+      '/dev/mapper/mpatha',
+      '/dev/dm-6',
+    ]);
   });
 });
