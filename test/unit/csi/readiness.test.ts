@@ -27,6 +27,22 @@ describe('readiness', () => {
     expect(asked).to.equal(2);
   });
 
+  it('does not start a check that hangs a second time, and is ready when it has ended after all', async () => {
+    const end = Promise.withResolvers<void>();
+    let asked = 0;
+    const slow = async () => {
+      asked += 1;
+      await end.promise;
+      return await ready();
+    };
+    const readiness = new Readiness([slow], 10);
+    expect((await readiness.check()).ready).to.equal(false);
+    const second = readiness.check();
+    end.resolve();
+    expect((await second).ready).to.equal(true);
+    expect(asked).to.equal(1);
+  });
+
   it('is not ready when a check fails or hangs', async () => {
     const failed = await new Readiness([async () => await Promise.reject(new Error('boom'))]).check();
     expect(failed.ready).to.equal(false);
