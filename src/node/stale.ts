@@ -65,7 +65,10 @@ export async function clearStale(
   const mounts = await endSessions(env, { ...spec, record });
   const known = new Set([spec.stagingPath, ...(record === undefined ? [] : recordedPaths(record))]);
   for (const mount of await env.mounts.list()) {
-    if (known.has(mount.mountPoint) && (await isDeadMount(env, mount))) mounts.push(mount);
+    if (!known.has(mount.mountPoint)) continue;
+    const name = boundDeviceName(mount);
+    const isOurNode = name !== undefined && name === record?.device?.name;
+    if (isOurNode || (await isDeadMount(env, mount))) mounts.push(mount);
   }
   await detachMounts(env, mounts);
   await assertNoSession(env, volumeId);

@@ -58,6 +58,7 @@ export class Loops {
 /** A mount namespace that dies with its holder: no mount of a test is ever seen outside, or left behind. */
 export class MountNamespace {
   readonly #holder: ChildProcess;
+  readonly #inside = new Set<ChildProcess>();
 
   private constructor(holder: ChildProcess) {
     this.#holder = holder;
@@ -101,19 +102,20 @@ export class MountNamespace {
     const [file = '', ...args] = [...this.prefix, 'sh', '-c', 'cd "$0" && echo there && exec sleep infinity', path];
     const child = spawn(file, args, { env: ENV, stdio: ['ignore', 'pipe', 'ignore'] });
     await new Promise((resolve) => child.stdout.once('data', resolve));
-    return {
-      leave: async () => {
-        const ended = new Promise((resolve) => child.once('exit', resolve));
-        child.kill('SIGKILL');
-        await ended;
-      },
-    };
+    this.#inside.add(child);
+    return { leave: () => this.#end(child) };
   }
 
   /** The kernel drops a namespace's mounts when its last process is gone; a loop device is free only then. */
   async close(): Promise<void> {
-    const ended = new Promise((resolve) => this.#holder.once('exit', resolve));
-    this.#holder.kill('SIGKILL');
+    for (const child of [...this.#inside, this.#holder]) await this.#end(child);
+  }
+
+  async #end(child: ChildProcess): Promise<void> {
+    this.#inside.delete(child);
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    child.kill('SIGKILL');
     await ended;
   }
 }
