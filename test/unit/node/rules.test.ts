@@ -1,0 +1,136 @@
+import { expect } from 'chai';
+import { DriverError } from '../../../src/errors.ts';
+import { FileSystemError } from '../../../src/filesystem/errors.ts';
+import { IscsiError } from '../../../src/iscsi/initiator/errors.ts';
+import type { IscsiSession } from '../../../src/iscsi/initiator/types.ts';
+import { toDriverError } from '../../../src/node/explain.ts';
+import { stagingOptions } from '../../../src/node/mount-options.ts';
+import { Outstanding, StillRunningError } from '../../../src/node/outstanding.ts';
+import type { NodeRecord } from '../../../src/node/records.ts';
+import { isTargetOf } from '../../../src/node/sessions.ts';
+import { staleReason } from '../../../src/node/stale.ts';
+import { Undo } from '../../../src/node/undo.ts';
+import { FileTimeoutError } from '../../../src/system/files.ts';
+import type { PublishContext } from '../../../src/volumes/publish-context.ts';
+
+const VOLUME = 'volume-00000000-0000-4000-8000-000000000001';
+
+describe('rules of the node plugin', () => {
+  it('mount options: for writing as asked, for reading never a write', () => {
+    const of = (fsType: 'ext4' | 'xfs', readOnly: boolean, mountFlags: string[] = []): string =>
+      stagingOptions({ fsType, readOnly, mountFlags }).join(',');
+    expect(of('ext4', false, ['noatime'])).to.equal('_netdev,noatime');
+    expect(of('xfs', false)).to.equal('_netdev,nouuid');
+    expect(of('ext4', true, ['rw', 'noatime'])).to.equal('_netdev,noatime,ro,noload');
+    expect(of('xfs', true)).to.equal('_netdev,nouuid,ro,norecovery');
+  });
+
+  it('a target belongs to a volume by the end of its name, and only whole', () => {
+    expect(isTargetOf(`iqn.2010-10.org.openstack:${VOLUME}`, VOLUME)).to.equal(true);
+    expect(isTargetOf(`iqn.2010-10.org.openstack:x${VOLUME}`, VOLUME)).to.equal(false);
+    expect(isTargetOf('iqn.2010-10.org.openstack:a', '')).to.equal(false);
+    expect(isTargetOf('iqn.2010-10.org.openstack:../x', '../x')).to.equal(false);
+  });
+
+  describe('what is stale', () => {
+    const context = {
+      targetIqn: `iqn.x:${VOLUME}`,
+      nonce: 'n',
+      authentication: 'derived',
+      chap: { user: 'u', password: 'p' },
+    } as PublishContext;
+    const session = (fields: Partial<IscsiSession> = {}): IscsiSession => ({
+      sid: 1,
+      hostNumber: 1,
+      targetIqn: context.targetIqn,
+      portal: '10.0.0.1:3260',
+      state: 'LOGGED_IN',
+      chapUser: 'u',
+      ...fields,
+    });
+    const record = (fields: Partial<NodeRecord> = {}): NodeRecord =>
+      ({ bootId: 'b', nonce: 'n', targetIqn: context.targetIqn, phase: 'attaching', ...fields }) as NodeRecord;
+    const staged = record({
+      phase: 'staged',
+      device: { name: 'sda', majorMinor: '8:0', sid: 1, sizeBytes: 1, readOnly: false },
+    });
+    const cases: [string, NodeRecord | undefined, IscsiSession[], RegExp | undefined][] = [
+      ['nothing there', undefined, [], undefined],
+      ['begun, no session yet', record(), [], undefined],
+      ['begun, its session', record(), [session()], undefined],
+      ['staged, its session', staged, [session()], undefined],
+      ['staged, its session down', staged, [session({ state: 'FAILED' })], undefined],
+      ['staged, user not readable', staged, [session({ chapUser: undefined })], undefined],
+      ['a session alone', undefined, [session()], /no record/],
+      ['another nonce', record({ nonce: 'm' }), [], /earlier attachment/],
+      ['another boot', record({ bootId: 'c' }), [], /earlier boot/],
+      ['another target', record({ targetIqn: 'iqn.y' }), [], /target/],
+      ['another user', staged, [session({ chapUser: 'v' })], /credentials/],
+      ['staged, no session', staged, [], /ended under it/],
+      ['staged, another session', staged, [session({ sid: 2 })], /ended under it/],
+      ['begun, two sessions', record(), [session(), session({ sid: 2 })], /several/],
+      ['begun, its session down', record(), [session({ state: 'FAILED' })], /broke before/],
+    ];
+    for (const [name, known, sessions, words] of cases) {
+      it(`${name}: ${words === undefined ? 'not stale' : 'stale'}`, () => {
+        const reason = staleReason(known, sessions, context, 'b');
+        if (words === undefined) expect(reason).to.equal(undefined);
+        else expect(reason).to.match(words);
+      });
+    }
+  });
+
+  it('errors of adapters get a code and words; others stay what they are', () => {
+    const code = (error: unknown): string | undefined => {
+      const result = toDriverError(error, 'volume x could not be staged');
+      return result instanceof DriverError ? result.code : undefined;
+    };
+    expect(code(new FileSystemError('io', 'x'))).to.equal('UNAVAILABLE');
+    expect(code(new FileSystemError('busy', 'x'))).to.equal('FAILED_PRECONDITION');
+    expect(code(new IscsiError('lock-busy', 'x'))).to.equal('ABORTED');
+    expect(code(new FileTimeoutError('statfs', '/x', 10))).to.equal('UNAVAILABLE');
+    expect(code(Object.assign(new Error('EIO: read'), { code: 'EIO', syscall: 'read' }))).to.equal('INTERNAL');
+    const original = new DriverError('NOT_FOUND', 'x');
+    expect(toDriverError(original, 'y')).to.equal(original);
+    const bug = new TypeError('x is not a function');
+    expect(toDriverError(bug, 'y')).to.equal(bug);
+  });
+
+  it('a step at its deadline: answered, and nothing else of that volume until it has ended', async () => {
+    const outstanding = new Outstanding();
+    let end: () => void = () => undefined;
+    const hang = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    const error = await outstanding.run('v', 'mounting', 10, () => hang).catch((caught: unknown) => caught);
+    expect(error).to.be.instanceOf(StillRunningError);
+    expect(() => outstanding.assertIdle('v')).to.throw(/mounting has not come to an end/);
+    expect(await outstanding.run('other', 'mounting', 1_000, async () => 7)).to.equal(7);
+    end();
+    await hang;
+    await new Promise((resolve) => setImmediate(resolve));
+    outstanding.assertIdle('v');
+    const failed = await outstanding
+      .run('v', 'failing', 1_000, () => Promise.reject(new Error('own words')))
+      .catch((caught: Error) => caught.message);
+    expect(failed).to.equal('own words');
+    outstanding.assertIdle('v');
+  });
+
+  it('undo: in reverse, stops at the first failure, and not at all while a step still runs', async () => {
+    const done: string[] = [];
+    const undo = new Undo();
+    const push = (name: string, fails = false): void =>
+      undo.push(name, async () => {
+        done.push(name);
+        if (fails) throw new Error(name);
+      });
+    push('record');
+    push('session', true);
+    push('mount');
+    await undo.run(new StillRunningError('x', 1));
+    expect(done).to.deep.equal([]);
+    await undo.run(new Error('x'));
+    expect(done).to.deep.equal(['mount', 'session']);
+  });
+});
