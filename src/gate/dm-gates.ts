@@ -16,7 +16,8 @@ import { step } from '../system/step.ts';
 import type { DmDevice } from './dm-table.ts';
 import { Dmsetup, isBusy, isNoSuchDevice } from './dmsetup.ts';
 import { GateError, GateTimeoutError } from './errors.ts';
-import { asGate, type GateName, gateName, SECTOR_BYTES } from './naming.ts';
+import { compareTable, type LinearTable, linearTable } from './linear-table.ts';
+import { asGate, type GateName, gateName } from './naming.ts';
 import { Suspension } from './suspension.ts';
 import type { Gate, Gates } from './types.ts';
 
@@ -67,7 +68,7 @@ export class DmGates implements Gates {
   async ensure(spec: GateSpec): Promise<void> {
     const gate = gateName(spec.volumeId);
     await this.#exclusive(spec.volumeId, async () => {
-      const table = await this.#linearTable(spec);
+      const table = await linearTable(this.#files, spec.lvPath, spec.sizeBytes);
       // The node is a hint that saves a process; whether the gate exists is for the kernel to say.
       if ((await this.#files.stat(gate.path)) === undefined && (await this.#create(gate, table))) return;
       const device = await this.#dmsetup.device(gate.name);
@@ -153,20 +154,6 @@ export class DmGates implements Gates {
     return await this.#exclusiveAll(ordered, (keep) => this.#suspension.run(ordered.map(gateName), action, keep));
   }
 
-  async #linearTable(spec: GateSpec): Promise<LinearTable> {
-    const { sizeBytes, lvPath } = spec;
-    if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % SECTOR_BYTES !== 0) {
-      throw new GateError('backing', `a gate of ${sizeBytes} bytes: not a multiple of ${SECTOR_BYTES} above 0`);
-    }
-    const device = await this.#files.stat(lvPath);
-    if (device?.kind !== 'block' || device.rdev === undefined) {
-      const found = device === undefined ? 'nothing there' : `a ${device.kind}`;
-      throw new GateError('backing', `${lvPath} is not a block device (${found}): is the logical volume active?`);
-    }
-    const lengthSectors = sizeBytes / SECTOR_BYTES;
-    return { lengthSectors, backing: device.rdev, text: `0 ${lengthSectors} linear ${lvPath} 0`, lvPath };
-  }
-
   /** False when the name or the uuid is taken after all. */
   async #create(gate: GateName, table: LinearTable): Promise<boolean> {
     try {
@@ -185,24 +172,24 @@ export class DmGates implements Gates {
   }
 
   async #repair(device: DmDevice, table: LinearTable): Promise<void> {
-    const [only] = device.table;
-    const sameBacking =
-      device.table.length === 1 && !device.readonly && only?.type === 'linear' && only.args === `${table.backing} 0`;
-    const found = device.table.map((line) => `${line.lengthSectors} sectors ${line.type} ${line.args}`).join(', ');
-    if (sameBacking && only.lengthSectors === table.lengthSectors) {
+    const difference = compareTable(device, table);
+    if (difference === 'none') {
       await this.#dropInactive(device);
       if (device.suspended) await step('gate-resume', () => this.#dmsetup.resume(device.name));
       return;
     }
-    const grows = sameBacking && only.lengthSectors < table.lengthSectors;
-    if (!grows && device.openCount > 0) {
+    const found = device.table.map((line) => `${line.lengthSectors} sectors ${line.type} ${line.args}`).join(', ');
+    if (difference !== 'smaller' && device.openCount > 0) {
       throw new GateError(
         'in-use',
         `${device.name} is held open and its table (${found || 'none'}) is not the one wanted (${table.text}): ` +
           'the target above it has to be removed first',
       );
     }
-    log().info({ gate: device.name, found, wanted: table.text }, grows ? 'gate grows' : 'gate gets a new table');
+    log().info(
+      { gate: device.name, found, wanted: table.text },
+      difference === 'smaller' ? 'gate grows' : 'gate gets a new table',
+    );
     await step('gate-reload', () => this.#dmsetup.reload(device.name, table.text));
     await step('gate-swap', () => this.#dmsetup.resume(device.name));
   }
@@ -274,14 +261,6 @@ export class DmGates implements Gates {
       ),
     );
   }
-}
-
-interface LinearTable {
-  readonly lengthSectors: number;
-  /** "major:minor" of the LV. */
-  readonly backing: string;
-  readonly lvPath: string;
-  readonly text: string;
 }
 
 function assertOurs(device: DmDevice, gate: GateName): void {

@@ -57,8 +57,7 @@ export class TargetBuilder {
     const paths = this.#layout.target(targetIqn);
     const found = await disableTarget(fs, paths);
     if (found !== undefined) await fs.apply(lunRemoval(paths, found));
-    const hba = await this.#hbas.find(fs, volumeId);
-    if (hba !== undefined) await this.#hbas.release(fs, hba, volumeId);
+    await this.#hbas.release(fs, volumeId);
     if (found !== undefined) await this.#portals.remove(fs, paths, found.portals, portalGroupRemoval(paths));
   }
 

@@ -1,17 +1,20 @@
 /**
  * Which HBA holds which volume's backstore, and the next free number. One HBA (`core/iblock_N`) for each volume: LIO
- * has no other place to keep backstores, and a shared HBA would serialise them.
+ * has no other place to keep backstores, and a shared HBA would serialise them. Our numbers begin where no other tool's
+ * do (rtslib takes the smallest free from 0), so that an HBA that a crash left empty is known to be ours.
  *
  * A lookup costs one readdir: contents of HBAs that are known do not change behind our back (one controller for each
  * host, and other tools have names of their own), except empty ones, which are read again.
  */
 import { lockWithin } from '../../system/deadline.ts';
 import { KeyedMutex } from '../../system/keyed-mutex.ts';
-import { type ConfigFs, errorCode } from './configfs.ts';
+import type { ConfigFs } from './configfs.ts';
 import { makeFolder, node, removeFolder } from './configfs-calls.ts';
 import { TargetTimeoutError } from './errors.ts';
 import { readHbaNames, readHbas } from './inventory.ts';
-import type { TargetLayout } from './layout.ts';
+import { HBA_NAME, type TargetLayout } from './layout.ts';
+
+const FIRST_NUMBER = 10_000;
 
 type Contents = ReadonlyMap<string, readonly string[]>;
 
@@ -35,35 +38,32 @@ export class HbaIndex {
     return holderOf(await this.#refresh(fs), volumeId);
   }
 
-  /** Makes `iblock_N/<volumeId>` with the smallest number that is free, or whose HBA a crash has left empty. */
+  /** Makes `iblock_N/<volumeId>` with our smallest number that is free, or whose HBA a crash has left empty. */
   async allocate(fs: ConfigFs, volumeId: string): Promise<string> {
     return await this.#alone(fs, async () => {
       const known = await this.#refresh(fs);
-      let number = 0;
+      let number = FIRST_NUMBER;
       while ((known.get(`iblock_${number}`) ?? []).length > 0) number += 1;
       const hba = `iblock_${number}`;
       const path = `${this.#layout.core}/${hba}`;
-      // Another tool may have made this HBA just now: two devices then share it, which LIO allows.
       await fs.apply([makeFolder('target-hba-make', path), makeFolder('target-backstore-make', `${path}/${volumeId}`)]);
       return hba;
     });
   }
 
-  /** Removes the backstore, and its HBA unless another tool has put a device of its own there. */
-  async release(fs: ConfigFs, hba: string, volumeId: string): Promise<void> {
-    const path = `${this.#layout.core}/${hba}`;
+  /** Removes the volume's backstore if there is one, its HBA, and HBAs of ours that a crash has left empty. */
+  async release(fs: ConfigFs, volumeId: string): Promise<void> {
     await this.#alone(fs, async () => {
-      try {
-        await fs.apply([
-          removeFolder('target-backstore-remove', `${path}/${volumeId}`),
-          removeFolder('target-hba-remove', path),
-        ]);
-      } catch (error) {
-        if (errorCode(error) !== 'ENOTEMPTY') throw error;
-        if (holderOf(new Map([[hba, (await readHbas(fs, this.#layout, [hba]))[0] ?? []]]), volumeId) !== undefined)
-          throw error;
-      }
-      this.#contents = new Map([...this.#contents].filter(([name]) => name !== hba));
+      const known = await this.#refresh(fs);
+      const hba = holderOf(known, volumeId);
+      const emptied = [...known].filter(([name, names]) => isOurs(name) && names.every((one) => one === volumeId));
+      await fs.apply([
+        ...(hba === undefined
+          ? []
+          : [removeFolder('target-backstore-remove', `${this.#layout.core}/${hba}/${volumeId}`)]),
+        ...emptied.map(([name]) => removeFolder('target-hba-remove', `${this.#layout.core}/${name}`)),
+      ]);
+      this.#contents = new Map([...known].filter(([name]) => name !== hba));
     });
   }
 
@@ -87,6 +87,10 @@ export class HbaIndex {
       action,
     );
   }
+}
+
+function isOurs(hba: string): boolean {
+  return Number(HBA_NAME.exec(hba)?.[1]) >= FIRST_NUMBER;
 }
 
 function holderOf(contents: Contents, volumeId: string): string | undefined {

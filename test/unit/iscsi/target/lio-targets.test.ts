@@ -1,0 +1,258 @@
+/** Order, leftovers and refusals of the target adapter, on a fake of LIO's configfs tree. */
+import { expect } from 'chai';
+import { TargetError, TargetTimeoutError } from '../../../../src/iscsi/target/errors.ts';
+import { LioTargets } from '../../../../src/iscsi/target/lio-targets.ts';
+import type { AclSpec, TargetSpec } from '../../../../src/iscsi/target/types.ts';
+import type { Commands } from '../../../../src/system/commands.ts';
+import { FileTimeoutError } from '../../../../src/system/files.ts';
+import { setStepHook } from '../../../../src/system/step.ts';
+import { FakeLio } from './fake-lio.ts';
+
+const PREFIX = 'iqn.2010-10.org.openstack';
+const VOLUME = 'volume-00000001-0000-4000-8000-000000000000';
+const IQN = `${PREFIX}:${VOLUME}`;
+const NODE = 'iqn.1993-08.org.debian:01:node';
+const OTHER = 'iqn.1993-08.org.debian:01:other';
+const TPG = `iscsi/${IQN}/tpgt_1`;
+
+const noCommands: Commands = {
+  run: () => Promise.reject(new Error('no command is needed')),
+};
+
+function acl(initiatorIqn = NODE, changes: Partial<AclSpec> = {}): AclSpec {
+  const auth = { kind: 'chap', user: 'user', password: 'secret-of-node', mutual: undefined } as const;
+  return { initiatorIqn, readonly: false, auth, ...changes };
+}
+
+function spec(changes: Partial<TargetSpec> = {}): TargetSpec {
+  const serial = '0123456789abcdef0123456789abcdef';
+  const fixed = { volumeId: VOLUME, targetIqn: IQN, serial, devicePath: '/dev/mapper/gate-1', discard: true };
+  return { ...fixed, acls: [acl()], ...changes };
+}
+
+async function errorOf(work: Promise<unknown>): Promise<unknown> {
+  return await work.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+}
+
+describe('targets', () => {
+  let lio: FakeLio;
+  let targets: LioTargets;
+  const fresh = (): LioTargets =>
+    new LioTargets({
+      files: lio.files(),
+      commands: noCommands,
+      configfsRoot: lio.root,
+      iqnPrefix: PREFIX,
+      portals: ['10.0.0.1:3260'],
+    });
+
+  beforeEach(() => {
+    lio = new FakeLio();
+    targets = fresh();
+  });
+
+  afterEach(() => setStepHook(undefined));
+
+  const position = (pattern: RegExp): number => lio.changes.findIndex((change) => pattern.test(change));
+
+  it('are built in the safe order', async () => {
+    await targets.ensure(spec());
+    const order = [
+      /^mkdir core\/iblock_10000$/,
+      /control udev_path=\/dev\/mapper\/gate-1$/,
+      /vpd_unit_serial 0123/,
+      /^write core\/.*\/enable 1$/,
+      /emulate_tpu 1$/,
+      /^mkdir .*tpgt_1$/,
+      /^link .*\/lun\/lun_0\//,
+      /^mkdir .*\/acls\/[^/]+$/,
+      /^link .*\/acls\/.*\/lun_0\//,
+      /auth\/userid user$/,
+      /auth\/password secret-of-node$/,
+      /^mkdir .*\/np\//,
+      /tpgt_1\/enable 1$/,
+    ].map(position);
+    expect(order).to.not.include(-1);
+    expect(order).to.deep.equal(order.toSorted((a, b) => a - b));
+    expect(lio.changes.join('|')).to.not.match(/\n/);
+  });
+
+  it('are only read when they are right', async () => {
+    await targets.ensure(spec());
+    lio.sessions.add(NODE);
+    lio.changes.length = 0;
+    await targets.ensure(spec());
+    await fresh().ensure(spec());
+    expect(lio.changes).to.deep.equal([]);
+  });
+
+  it('are completed and removed from whatever a crash has left, one step after the other', async () => {
+    const steps: string[] = [];
+    setStepHook(async (point) => {
+      if (point.startsWith('after:')) steps.push(point);
+    });
+    await targets.ensure(spec());
+    const built = steps.splice(0).length;
+    await targets.remove(VOLUME, IQN, { timeoutMs: 1000 });
+    const removed = steps.splice(0).length;
+    expect(lio.nodes.size, 'nothing is left').to.equal(2);
+    const dieAfter = (count: number): void => {
+      let passed = 0;
+      setStepHook(async (point) => {
+        if (point.startsWith('after:')) passed += 1;
+        if (passed === count) throw new Error('crash');
+      });
+    };
+    for (let count = 1; count <= built; count += 1) {
+      dieAfter(count);
+      expect(await errorOf(fresh().ensure(spec()))).to.have.property('message', 'crash');
+      setStepHook(undefined);
+      if (count % 2 === 0) await fresh().ensure(spec());
+      await fresh().remove(VOLUME, IQN, { timeoutMs: 1000 });
+      expect([...lio.nodes.keys()], `after step ${count}`).to.have.lengthOf(2);
+    }
+    for (let count = 1; count <= removed; count += 1) {
+      await fresh().ensure(spec());
+      dieAfter(count);
+      expect(await errorOf(fresh().remove(VOLUME, IQN, { timeoutMs: 1000 }))).to.have.property('message', 'crash');
+      setStepHook(undefined);
+      if (count % 2 === 0) await fresh().ensure(spec());
+      await fresh().remove(VOLUME, IQN, { timeoutMs: 1000 });
+      expect([...lio.nodes.keys()], `after step ${count}`).to.have.lengthOf(2);
+    }
+  });
+
+  it('get our smallest free HBA, also one that a crash has left empty; others keep theirs', async () => {
+    const files = lio.files();
+    for (const path of ['core/iblock_0', 'core/iblock_10000', 'core/iblock_10000/foreign', 'core/iblock_10001'])
+      await files.mkdir(`${lio.root}/target/${path}`);
+    await targets.ensure(spec());
+    expect(position(new RegExp(`^mkdir core/iblock_10001/${VOLUME}$`))).to.be.greaterThan(-1);
+    await targets.remove(VOLUME, IQN, { timeoutMs: 1000 });
+    expect(await files.readdir(`${lio.root}/target/core`)).to.deep.equal(['iblock_0', 'iblock_10000']);
+  });
+
+  it('with a wrong serial are rebuilt, but not under a session', async () => {
+    await targets.ensure(spec());
+    lio.sessions.add(NODE);
+    lio.changes.length = 0;
+    const wrong = await errorOf(targets.ensure(spec({ serial: 'f'.repeat(32) })));
+    expect(wrong).to.be.instanceOf(TargetError).and.have.property('reason', 'conflict');
+    expect(lio.changes).to.deep.equal([]);
+    lio.sessions.clear();
+    await targets.ensure(spec({ serial: 'f'.repeat(32) }));
+    expect(lio.text(`core/iblock_10000/${VOLUME}/wwn/vpd_unit_serial`)).to.match(/f{32}/);
+  });
+
+  it('cut off who is not in the spec: bar, cut, and only then the LUN', async () => {
+    await targets.ensure(spec({ acls: [acl(), acl(OTHER)] }));
+    lio.sessions.add(OTHER).add(NODE);
+    lio.changes.length = 0;
+    await targets.ensure(spec());
+    const shown = lio.changes.map((change) => change.replace(`${TPG}/acls/${OTHER}`, '…'));
+    expect(shown[0]).to.match(/^write …\/auth\/password [0-9a-f]{48}$/);
+    expect(shown.slice(1)).to.deep.equal(['write …/cmdsn_depth 63', 'unlink …/lun_0/lun', 'rmdir …/lun_0', 'rmdir …']);
+    expect([...lio.sessions]).to.deep.equal([NODE]);
+  });
+
+  it('without CHAP are barred by asking everybody for a moment', async () => {
+    const open = { auth: { kind: 'none' } } as const;
+    await targets.ensure(spec({ acls: [acl(NODE, open), acl(OTHER, open)] }));
+    lio.changes.length = 0;
+    await targets.revoke(IQN, OTHER, { timeoutMs: 1000 });
+    expect(lio.changes[0]).to.equal(`write ${TPG}/attrib/authentication 1`);
+    expect(lio.changes.at(-1)).to.equal(`write ${TPG}/attrib/authentication 0`);
+  });
+
+  it('keep credentials that are not known, and give none', async () => {
+    await targets.ensure(spec());
+    lio.changes.length = 0;
+    const keep = { auth: { kind: 'keep' } } as const;
+    await targets.ensure(spec({ acls: [acl(NODE, keep), acl(OTHER, keep)] }));
+    expect(lio.changes).to.deep.equal([]);
+  });
+
+  it('never call a fence done while a session is there', async () => {
+    await targets.ensure(spec());
+    lio.sessions.add(NODE);
+    lio.intercept = (change) => {
+      if (change.endsWith('enable 0')) throw new FileTimeoutError('batch', change, 50);
+    };
+    expect(await errorOf(targets.disable(IQN, { timeoutMs: 50 }))).to.be.instanceOf(TargetTimeoutError);
+    // The kernel has begun: enable reads 0, the session is still there.
+    lio.intercept = () => undefined;
+    lio.nodes.set(`${lio.root}/target/${TPG}/enable`, { kind: 'attribute', text: '0\n' });
+    expect(await errorOf(targets.disable(IQN, { timeoutMs: 50 }))).to.be.instanceOf(TargetTimeoutError);
+    expect(position(/^unlink .*acls/)).to.equal(-1);
+    lio.sessions.clear();
+    await targets.disable(IQN, { timeoutMs: 1000 });
+    expect(position(/^rmdir .*acls\/[^/]+$/)).to.be.greaterThan(-1);
+  });
+
+  it('take no error for an absence', async () => {
+    await targets.ensure(spec());
+    const files = lio.files();
+    const failing = new LioTargets({
+      files: { ...files, readdir: () => Promise.reject(Object.assign(new Error('EIO'), { code: 'EIO' })) },
+      commands: noCommands,
+      configfsRoot: lio.root,
+      iqnPrefix: PREFIX,
+      portals: [],
+    });
+    expect(await errorOf(failing.list())).to.have.property('code', 'EIO');
+    expect(await errorOf(failing.remove(VOLUME, IQN, { timeoutMs: 100 }))).to.have.property('code', 'EIO');
+  });
+
+  it('of others are never touched', async () => {
+    for (const iqn of ['iqn.2003-01.org.x:y', `${PREFIX}:something`, `${PREFIX}.${VOLUME}`, `${PREFIX}:${VOLUME}/..`]) {
+      expect(await errorOf(targets.disable(iqn, { timeoutMs: 10 }))).to.have.property('reason', 'foreign');
+      expect(await errorOf(targets.ensure(spec({ targetIqn: iqn })))).to.have.property('reason', 'foreign');
+    }
+    expect(lio.changes).to.deep.equal([]);
+  });
+
+  it('are listed, also what is left of them', async () => {
+    await targets.ensure(spec());
+    lio.sessions.add(NODE);
+    const other = VOLUME.replace('00000001', '00000002');
+    await lio.files().mkdir(`${lio.root}/target/core/iblock_7`);
+    await lio.files().mkdir(`${lio.root}/target/core/iblock_7/${other}`);
+    const [first, second] = await targets.list();
+    expect(first).to.deep.equal({
+      volumeId: VOLUME,
+      targetIqn: IQN,
+      enabled: true,
+      portals: ['10.0.0.1:3260'],
+      aclInitiators: [NODE],
+      backstoreDevice: '/dev/mapper/gate-1',
+      sessions: [{ initiatorIqn: NODE }],
+    });
+    expect(second).to.include({ volumeId: other, targetIqn: `${PREFIX}:${other}`, enabled: false });
+  });
+
+  for (const [what, changes] of [
+    [
+      'a secret with a newline',
+      { acls: [acl(NODE, { auth: { kind: 'chap', user: 'u', password: 'p\n', mutual: undefined } })] },
+    ],
+    [
+      'a secret that LIO takes as "clear"',
+      { acls: [acl(NODE, { auth: { kind: 'chap', user: 'u', password: 'NULL1', mutual: undefined } })] },
+    ],
+    ['an initiator that is a path', { acls: [acl('iqn.2000-01.x:../..')] }],
+    ['an initiator twice', { acls: [acl(), acl()] }],
+    ['CHAP for some only', { acls: [acl(), acl(OTHER, { auth: { kind: 'none' } })] }],
+    ['a serial of another length', { serial: 'abc' }],
+    ['a device path with a comma', { devicePath: '/dev/a,udev_path=/dev/b' }],
+  ] as const) {
+    it(`refuse ${what}, without showing it`, async () => {
+      const error = await errorOf(targets.ensure(spec(changes)));
+      expect(error).to.be.instanceOf(TargetError).and.have.property('reason', 'invalid');
+      expect(String(error)).not.to.match(/NULL1|p\n/);
+      expect(lio.changes).to.deep.equal([]);
+    });
+  }
+});
