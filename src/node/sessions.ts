@@ -41,6 +41,7 @@ export async function requireLoggedIn(
 ): Promise<void> {
   if (session.state === 'LOGGED_IN') return;
   const reach = await reachOf(env, volumeId, session, record);
+  if (reach === 'logged-in') return;
   if (reach === 'refused') {
     throw new DriverError('FAILED_PRECONDITION', {
       problem: `the iSCSI session of volume ${volumeId} is down`,

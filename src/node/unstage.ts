@@ -7,6 +7,8 @@
  * data still wanted, so nothing is changed and the call is retried.
  */
 import { DriverError } from '../errors.ts';
+import { isCode } from '../filesystem/block-device.ts';
+import { FileSystemError } from '../filesystem/errors.ts';
 import { type MountEntry, mountsOfDevice } from '../filesystem/mount-table.ts';
 import type { IscsiSession, ScsiDisk } from '../iscsi/initiator/types.ts';
 import { log } from '../system/context.ts';
@@ -68,7 +70,7 @@ async function isRevoked(
 ): Promise<boolean> {
   if (session.state === 'LOGGED_IN') return false;
   const reach = await reachOf(env, volumeId, session, record);
-  if (reach === 'refused') return true;
+  if (reach !== 'unreachable') return reach === 'refused';
   throw sessionDown(volumeId, session, portalOf(session, record));
 }
 
@@ -117,12 +119,34 @@ async function flushAndUnmount(
     if (mount === undefined || !disks.some(({ majorMinor }) => majorMinor === mount.majorMinor)) return;
     // umount itself swallows write errors: so the file system is synced first, and its answer counts.
     const { flushTimeoutMs } = env.config;
-    await env.outstanding.run(volumeId, `writing the data of ${stagingPath}`, flushTimeoutMs + DEADLINES.device, () =>
-      step('staging-sync', () => env.mounts.sync(stagingPath, flushTimeoutMs)),
-    );
+    try {
+      await env.outstanding.run(volumeId, `writing the data of ${stagingPath}`, flushTimeoutMs + DEADLINES.device, () =>
+        step('staging-sync', () => env.mounts.sync(stagingPath, flushTimeoutMs)),
+      );
+    } catch (error) {
+      if (!(await isShutDown(env, error, stagingPath))) throw error;
+      log().error(
+        { volumeId, stagingPath, err: error },
+        'the file system has shut itself down: its unwritten data is lost',
+      );
+    }
     await env.outstanding.run(volumeId, `unmounting ${stagingPath}`, DEADLINES.unmount, () =>
       step('staging-unmount', () => env.mounts.unmount(stagingPath)),
     );
+  }
+}
+
+/**
+ * XFS shuts down after an I/O error that it cannot write around: from then on each of its calls answers EIO, a look at
+ * its root as well, and it never writes again. Waiting for a flush would keep the volume here for ever.
+ */
+async function isShutDown(env: NodeEnvironment, error: unknown, stagingPath: string): Promise<boolean> {
+  if (!(error instanceof FileSystemError) || error.kind !== 'io') return false;
+  try {
+    await env.files.stat(`${env.config.hostRoot}${stagingPath}`);
+    return false;
+  } catch (failure) {
+    return isCode(failure, 'EIO');
   }
 }
 

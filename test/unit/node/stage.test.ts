@@ -356,6 +356,32 @@ describe('stage and unstage: real mounts on loop devices, FAKE initiator', () =>
       volume.expectNothingLeft();
     });
 
+    it('a file system that has shut itself down can still be unstaged', async function () {
+      if (!hasProgram('xfs_io')) skip(this, 'xfs_io is not installed (package xfsprogs)');
+      const volume = bench.volume((loop) => run('mkfs.xfs', '-q', '-f', loop.path), {
+        content: { kind: 'filesystem', fsType: 'xfs' },
+        sizeBytes: 300 * MIB,
+      });
+      await volume.stage();
+      bench.namespace.run('xfs_io', '-x', '-c', 'shutdown', volume.stagingPath);
+      await volume.unstage();
+      volume.expectNothingLeft();
+      await volume.stage();
+      await volume.unstage();
+    });
+
+    it('session down when looked at, and back when asked: as if it had never been down', async () => {
+      const volume = bench.ext4();
+      await volume.stage();
+      volume.session.state = 'FAILED';
+      bench.initiator.reachAnswer = 'logged-in';
+      await volume.publish();
+      await volume.unpublish();
+      await volume.unstage();
+      expect(bench.initiator.calls).to.include('remove flushed');
+      volume.expectNothingLeft();
+    });
+
     it('in use: refused, and stays mounted', async () => {
       const volume = bench.ext4();
       await volume.stage();
