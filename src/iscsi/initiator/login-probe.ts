@@ -55,11 +55,15 @@ async function converse(connection: LoginConnection, probe: LoginProbe): Promise
     InitiatorName: probe.initiatorIqn,
     TargetName: probe.targetIqn,
     SessionType: 'Normal',
-    AuthMethod: probe.chap === undefined ? 'None' : 'CHAP,None',
+    // In order of preference. Without credentials CHAP is named all the same: LIO hangs up when it wants CHAP and is
+    // offered None alone, and taking None where it may is what such a login would do.
+    AuthMethod: probe.chap === undefined ? 'None,CHAP' : 'CHAP,None',
   });
   if (first.answer !== undefined) return first.answer;
-  if (first.keys['AuthMethod'] === 'Reject') return { kind: 'refused', reason: 'authentication' };
-  if (probe.chap === undefined || first.keys['AuthMethod'] !== 'CHAP') return { kind: 'accepted' };
+  const method = first.keys['AuthMethod'];
+  if (method === 'Reject') return { kind: 'refused', reason: 'authentication' };
+  if (method !== 'CHAP') return { kind: 'accepted' };
+  if (probe.chap === undefined) return { kind: 'refused', reason: 'authentication' };
   const challenge = await connection.exchange(chapOffer());
   if (challenge.answer !== undefined) return challenge.answer;
   const answer = await connection.exchange(chapAnswer(challenge.keys, probe.chap, probe.mutualChap !== undefined));

@@ -190,10 +190,14 @@ export class Logins {
 function fromAnswer(answer: LoginAnswer, exitCode: number, doing: string, cause: unknown): IscsiError {
   const error = (kind: IscsiErrorKind, what: string): IscsiError =>
     new IscsiError(kind, `${doing}: ${what} (iscsiadm exit code ${exitCode})`, { cause });
+  // Exit code 24 is exact but for its reason; any other answer than a refusal came too late to explain it.
+  if (exitCode === EXIT.authorization && answer.kind !== 'refused') {
+    return error('auth-failed', 'the target refused this initiator or its CHAP credentials');
+  }
   const reason = answer.kind === 'refused' ? answer.reason : answer.kind;
   switch (reason) {
     case 'authentication':
-      return error('auth-failed', 'the target refuses the CHAP credentials');
+      return error('auth-failed', 'the target refuses the CHAP credentials, or that there are none');
     case 'authorization':
       return error('auth-failed', 'the target has no access entry for this initiator');
     case 'not-found':
@@ -205,10 +209,7 @@ function fromAnswer(answer: LoginAnswer, exitCode: number, doing: string, cause:
     case 'other':
       break;
   }
-  // The target has changed its mind meanwhile, or says nothing that we know: iscsid's own word.
-  if (exitCode === EXIT.authorization) {
-    return error('auth-failed', 'the target refused this initiator or its CHAP credentials');
-  }
+  // The target would let us in now, or says what we do not know: iscsid's own word.
   if (exitCode === EXIT.transport || exitCode === EXIT.transportTimeout) {
     return error('unreachable', 'the connection to the portal failed');
   }

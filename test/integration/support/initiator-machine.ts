@@ -40,7 +40,7 @@ export class InitiatorMachine {
     }
   }
 
-  async request(request: AgentRequest, timeoutMs = 180_000): Promise<AgentAnswer[]> {
+  async request(request: AgentRequest, timeoutMs = 480_000): Promise<AgentAnswer[]> {
     const { stdout } = await this.machine.exec(`/usr/local/bin/node ${AGENT}`, {
       input: JSON.stringify(request),
       timeoutMs,
@@ -72,7 +72,8 @@ export class InitiatorMachine {
 
   /** The agent dies at a point of a step, as the node plugin may at any time. */
   async dieAt(point: string, calls: readonly AgentCall[]): Promise<void> {
-    const { exitCode } = await this.machine.exec(`/usr/local/bin/node ${AGENT}`, {
+    // Not as the shell's last command: ssh has no exit code for a shell that became the agent and was killed.
+    const { exitCode } = await this.machine.exec(`/usr/local/bin/node ${AGENT}; code=$?; exit $code`, {
       input: JSON.stringify({ calls, dieAt: point } satisfies AgentRequest),
       check: false,
     });

@@ -111,11 +111,13 @@ describe('initiator: login probe', () => {
       () => ({ keys: 'AuthMethod=None\0' }),
       async (port) => expect(await probe(port, { chap: undefined })).to.deep.equal({ kind: 'accepted' }),
     );
-    await withTarget(
-      () => ({ keys: 'AuthMethod=Reject\0' }),
-      async (port) =>
-        expect(await probe(port, { chap: undefined })).to.deep.equal({ kind: 'refused', reason: 'authentication' }),
-    );
+    for (const method of ['CHAP', 'Reject']) {
+      await withTarget(
+        () => ({ keys: `AuthMethod=${method}\0` }),
+        async (port) =>
+          expect(await probe(port, { chap: undefined })).to.deep.equal({ kind: 'refused', reason: 'authentication' }),
+      );
+    }
   });
 
   it('has no answer from a closed port, a closed connection, silence, or another protocol', async () => {

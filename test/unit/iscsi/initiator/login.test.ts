@@ -129,6 +129,7 @@ describe('initiator: login and logout', () => {
     [24, { kind: 'refused', reason: 'authentication' }, 'auth-failed'],
     [24, { kind: 'refused', reason: 'authorization' }, 'auth-failed'],
     [24, { kind: 'accepted' }, 'auth-failed'],
+    [24, { kind: 'no-answer', detail: 'the portal closed the connection' }, 'auth-failed'],
     [19, { kind: 'refused', reason: 'not-found' }, 'target-not-found'],
     [5, { kind: 'unavailable' }, 'target-not-found'],
     [8, { kind: 'unavailable' }, 'target-not-found'],
