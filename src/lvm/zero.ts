@@ -34,9 +34,12 @@ const MIB = 1024 ** 2;
 const ALIGNMENT_BYTES = 4096;
 const FIRST_CHUNK_BYTES = 64 * MIB;
 const LARGEST_CHUNK_BYTES = 1024 * MIB;
-const SMALLEST_CHUNK_BYTES = 4 * MIB;
-/** A chunk that took less than this doubles the next one, one that took four times as long halves it. */
-const QUICK_CHUNK_MS = 500;
+/** Below this, starting the program costs more than the zeros: a loaded host would shrink chunks for nothing. */
+const SMALLEST_CHUNK_BYTES = 64 * MIB;
+/** A chunk that took less than this doubles the next one. */
+const QUICK_CHUNK_MS = 2_000;
+/** A chunk that takes longer halves the next one: a stop must not wait for minutes. */
+const SLOW_CHUNK_MS = 15_000;
 const COMMAND_TIMEOUT_MS = 600_000;
 /** Exit code of flock when another process holds the device's lock; none of blkdiscard, dd or sync ends with it. */
 const LOCKED = 75;
@@ -116,13 +119,13 @@ class Zeroer {
   #largestChunk(): number {
     const rate = this.#options.limiter?.bytesPerSecond ?? 0;
     if (rate === 0) return LARGEST_CHUNK_BYTES;
-    return Math.max(SMALLEST_CHUNK_BYTES, rate - (rate % ALIGNMENT_BYTES));
+    return Math.max(4 * MIB, rate - (rate % ALIGNMENT_BYTES));
   }
 
   #adapt(durationMs: number, length: number): void {
     if (length < this.#chunkBytes) return;
     if (durationMs < QUICK_CHUNK_MS) this.#chunkBytes = Math.min(this.#chunkBytes * 2, LARGEST_CHUNK_BYTES);
-    else if (durationMs > 4 * QUICK_CHUNK_MS) this.#chunkBytes = Math.max(this.#chunkBytes / 2, SMALLEST_CHUNK_BYTES);
+    else if (durationMs > SLOW_CHUNK_MS) this.#chunkBytes = Math.max(this.#chunkBytes / 2, SMALLEST_CHUNK_BYTES);
   }
 
   async #zeroChunk(offset: number, length: number): Promise<void> {
