@@ -4,7 +4,8 @@
  * A new volume need not be zeroed when every extent that LVM can hand out is known to hold zeros. By induction:
  *  - At one instant every extent of the VG is zeroed or allocated: the scrub allocates all free extents to LVs of its own
  *    until a report, taken while it holds them, shows none free; it zeroes them whole, flushes, removes them, and only
- *    then writes the VG's tag. A crash before leaves scrub LVs without the tag: the next scrub zeroes them whole again.
+ *    then writes the VG's tag. A crash before leaves scrub LVs without the tag: the next scrub finishes them. (Nothing
+ *    can be created while it holds them; the driver then answers that there is no room, and is asked again.)
  *  - From then on, an extent becomes free only by the driver, which wipes (and flushes) before each lvremove, whether or
  *    not the VG is trusted. So a driver that is running meanwhile may create and delete as it likes.
  * What breaks the induction is anybody else who frees extents: lvremove or lvreduce by hand, pvmove, a disk added by
@@ -22,6 +23,7 @@ import type { Commands } from '../system/commands.ts';
 import { log } from '../system/context.ts';
 import type { RateLimiter } from './rate-limit.ts';
 import { type LogicalVolume, type Lvm, LvmError, type VgReport } from './types.ts';
+import { RateMeter, segmentBytes, wipedBytes, wipedTag, wipedTags } from './wipe-progress.ts';
 import { zeroRange } from './zero.ts';
 
 const TAG_PREFIX = 'lic:scrubbed=';
@@ -67,7 +69,7 @@ export interface ScrubResult {
  *   allocated), and those of `zeroRange`
  */
 export async function scrub(options: ScrubOptions): Promise<ScrubResult> {
-  const { lvm, commands, limiter, signal, onProgress } = options;
+  const { lvm } = options;
   const before = await lvm.read({ fresh: true });
   checkUsable(before, options.isOurs);
   if (options.again !== true && before.lvs.every((lv) => !isScrubLv(lv)) && hasCurrentTag(before))
@@ -79,11 +81,9 @@ export async function scrub(options: ScrubOptions): Promise<ScrubResult> {
   let finishedBytes = 0;
   for (const lv of held) {
     if (!lv.active) await lvm.activate([lv.name]);
-    await zeroRange(commands, lv.path, 0, lv.sizeBytes, {
-      ...(limiter === undefined ? {} : { limiter }),
-      ...(signal === undefined ? {} : { signal }),
-      onProgress: (doneBytes) => onProgress?.({ doneBytes: finishedBytes + doneBytes, totalBytes }),
-    });
+    await zeroWhole(options, lv, (doneBytes) =>
+      options.onProgress?.({ doneBytes: finishedBytes + doneBytes, totalBytes }),
+    );
     finishedBytes += lv.sizeBytes;
   }
   // While they are still held: was the physical space the same all the time, and nobody else there?
@@ -95,6 +95,33 @@ export async function scrub(options: ScrubOptions): Promise<ScrubResult> {
   await lvm.changeVgTags({ add: [`${TAG_PREFIX}${after.vg.spaceId}.${randomBytes(4).toString('hex')}`] });
   log().info({ vgName: lvm.vgName, scrubbedBytes: totalBytes }, 'the free extents of the volume group are blank now');
   return { alreadyDone: false, scrubbedBytes: totalBytes };
+}
+
+/** In segments, each recorded once it is on the disk: a scrub that was stopped goes on there, as a wipe does. */
+async function zeroWhole(
+  { lvm, commands, limiter, signal }: ScrubOptions,
+  lv: LogicalVolume,
+  onProgress: (doneBytes: number) => void,
+): Promise<void> {
+  const meter = new RateMeter();
+  let doneBytes = wipedBytes(lv);
+  let oldTags = wipedTags(lv);
+  while (doneBytes < lv.sizeBytes) {
+    const offset = doneBytes;
+    const length = Math.min(segmentBytes(lv.sizeBytes, meter.bytesPerSecond), lv.sizeBytes - offset);
+    meter.start();
+    await zeroRange(commands, lv.path, offset, length, {
+      ...(limiter === undefined ? {} : { limiter }),
+      ...(signal === undefined ? {} : { signal }),
+      onProgress: (bytes) => onProgress(offset + bytes),
+    });
+    meter.add(length);
+    doneBytes = offset + length;
+    if (doneBytes === lv.sizeBytes) return;
+    const tag = wipedTag(doneBytes);
+    await lvm.changeTags(lv.name, { add: [tag], remove: oldTags });
+    oldTags = [tag];
+  }
 }
 
 /** Allocates until nothing is free; LVs left by an earlier scrub count. */

@@ -356,6 +356,21 @@ describe('lvm/scrub', () => {
     expect((await scrub({ lvm: vg, commands, isOurs })).alreadyDone).to.equal(true);
   });
 
+  it('goes on where a scrub was stopped', async () => {
+    const stop = new AbortController();
+    const onProgress = ({ doneBytes }: { doneBytes: number }): void => {
+      if (doneBytes > 5 * GIB) stop.abort(new Error('stopped'));
+    };
+    const stopped = scrub({ lvm: vg, commands, isOurs, onProgress, signal: stop.signal });
+    expect(await stopped.catch((error: Error) => error.message)).to.equal('stopped');
+    const done = wipedBytes(vg.lvs[0] ?? expect.fail('gone'));
+    expect(done).to.be.greaterThan(GIB);
+    commands.lines.length = 0;
+    await scrub({ lvm: vg, commands, isOurs });
+    expect(commands.lines[0]).to.contain(`--offset ${done} `);
+    expect(scrubTags(await vg.read())).to.have.length(1);
+  });
+
   it('a failure or a stop leaves no tag', async () => {
     vg.tags = [`lic:scrubbed=${vg.spaceId}.00000000`];
     commands.answer = () => failure(1, 'Input/output error');
