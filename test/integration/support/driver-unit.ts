@@ -4,7 +4,7 @@ import { CsiClient } from './csi-client.ts';
 
 export const PROGRAM = '/opt/lvm-iscsi-csi/lvm-iscsi-csi.mjs';
 const STEPS_FOLDER = '/run/lvm-iscsi-csi-steps';
-const START_TIMEOUT_MS = 90_000;
+const START_TIMEOUT_MS = 300_000;
 
 export class DriverUnit {
   readonly machine: Machine;
@@ -42,7 +42,7 @@ export class DriverUnit {
     for (;;) {
       let last: string;
       try {
-        const { ready } = await client.call<{ ready: { value: boolean } | null }>('Identity', 'Probe', {}, 10_000);
+        const { ready } = await client.call<{ ready: { value: boolean } | null }>('Identity', 'Probe', {}, 30_000);
         if (ready === null || ready.value) return;
         last = 'Probe answers not ready';
       } catch (error) {
