@@ -52,7 +52,8 @@ export class BlockDevices {
   async failIo(name: string): Promise<void> {
     const attribute = `${this.#sys}/block/${name}/device/state`;
     try {
-      await this.#files.writeAttribute(attribute, 'offline');
+      // With its newline: state_store compares it too (drivers/scsi/scsi_sysfs.c).
+      await this.#files.writeAttribute(attribute, 'offline\n');
     } catch (error) {
       if (isCode(error, 'ENOENT') || isCode(error, 'ENODEV')) return;
       // From transport-offline there is no way to offline (scsi_device_set_state): all I/O fails there already.
