@@ -34,7 +34,7 @@ async function demo(deployment: Deployment): Promise<void> {
   if (node1 === undefined || node2 === undefined) throw new Error('the demo needs two nodes');
   const volume = new TestVolume(deployment, { name: 'pvc-demo', sizeBytes: 512 * MIB });
   const storage = lab.storage;
-  const file = `${volume.targetPath()}/letter.txt`;
+  const file = () => `${volume.targetPath()}/letter.txt`;
 
   await tell(
     'A PersistentVolumeClaim is made; external-provisioner calls CreateVolume.',
@@ -73,7 +73,7 @@ async function demo(deployment: Deployment): Promise<void> {
     ({ stdout }) => stdout,
   );
   await tell('The pod writes.', `node-1# echo … > letter.txt; sync`, () =>
-    node1.machine.exec(`echo 'written on node-1' > '${file}' && sync -f '${file}'`),
+    node1.machine.exec(`echo 'written on node-1' > '${file()}' && sync -f '${file()}'`),
   );
   await tell(
     'The claim is edited to 1 GiB; external-resizer and kubelet expand it online.',
@@ -97,7 +97,7 @@ async function demo(deployment: Deployment): Promise<void> {
     async () => {
       await deployment.controller.kill();
       await deployment.controller.start();
-      return await node1.machine.exec(`cat '${file}' && cat /sys/class/iscsi_session/session*/state`);
+      return await node1.machine.exec(`cat '${file()}' && cat /sys/class/iscsi_session/session*/state`);
     },
     ({ stdout }) => stdout,
   );
@@ -114,7 +114,7 @@ async function demo(deployment: Deployment): Promise<void> {
   await tell(
     'The pod on node-2 reads.',
     'node-2# cat letter.txt',
-    () => node2.machine.exec(`cat '${file}'`),
+    () => node2.machine.exec(`cat '${file()}'`),
     ({ stdout }) => {
       if (stdout !== 'written on node-1') throw new Error(`node-2 read ${JSON.stringify(stdout)}`);
       return stdout;
