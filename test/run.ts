@@ -18,6 +18,8 @@ interface Stage {
   readonly command: readonly string[];
   /** `checks`: the command is one check that passes or fails; `counted`: it writes its counts to TEST_COUNTS_FILE. */
   readonly kind: 'check' | 'counted';
+  /** Only when it is named: too slow for every run. */
+  readonly onlyByName?: boolean;
 }
 
 const ROOT = path.join(import.meta.dirname, '..');
@@ -30,6 +32,7 @@ const STAGES: readonly Stage[] = [
   { name: 'unit', command: [bin('mocha')], kind: 'counted' },
   { name: 'integration', command: [bin('mocha'), '--config', '.mocharc.integration.json'], kind: 'counted' },
   { name: 'sanity', command: [process.execPath, 'test/sanity/run.ts'], kind: 'counted' },
+  { name: 'faults', command: [bin('mocha'), '--config', '.mocharc.faults.json'], kind: 'counted', onlyByName: true },
 ];
 
 const only = process.argv.slice(2);
@@ -82,7 +85,7 @@ if (unknown.length > 0) {
 }
 for (const stage of STAGES) {
   if (interrupted) break;
-  if (only.length > 0 && !only.includes(stage.name)) continue;
+  if (only.length > 0 ? !only.includes(stage.name) : stage.onlyByName === true) continue;
   console.log(`\n=== ${stage.name}`);
   const begin = performance.now();
   const counts = await run(stage);
