@@ -8,8 +8,7 @@ import type { FileStat } from '../../system/files.ts';
 import { type ConfigFs, errorCode, type Mutation } from './configfs.ts';
 import { differences, write } from './configfs-calls.ts';
 import { TargetError } from './errors.ts';
-import { type FoundBackstore, readBackstore } from './inventory.ts';
-import type { TargetLayout } from './layout.ts';
+import { type BackstorePlace, backstoreQueries, type FoundBackstore, toBackstore } from './inventory.ts';
 import type { TargetSpec } from './types.ts';
 
 /** Why this backstore must not serve the volume, or undefined when it is right as far as it has been built. */
@@ -30,32 +29,38 @@ export function deviceNumberOf(device: FileStat | undefined, devicePath: string)
   throw new TargetError('device', `${devicePath} cannot be exported: ${found} is there, not a block device`);
 }
 
-/** Device, serial and enable of a backstore that is not enabled yet; verified. */
+/** What sets up a backstore that is not enabled yet. */
+export function backstoreSetup(path: string, spec: TargetSpec): Mutation[] {
+  return [
+    write('target-backstore-device', `${path}/control`, `udev_path=${spec.devicePath}`),
+    write('target-backstore-serial', `${path}/wwn/vpd_unit_serial`, spec.serial),
+    write('target-backstore-enable', `${path}/enable`, '1'),
+  ];
+}
+
+/** Makes these changes, the backstore's setup among them; verified. */
 export async function buildBackstore(
   fs: ConfigFs,
-  layout: TargetLayout,
-  hba: string,
+  place: BackstorePlace,
+  mutations: readonly Mutation[],
   spec: TargetSpec,
   deviceNumber: string,
 ): Promise<void> {
-  const path = `${layout.core}/${hba}/${spec.volumeId}`;
-  const enable = `${path}/enable`;
+  const enable = `${place.path}/enable`;
+  let built: FoundBackstore | undefined;
   try {
-    await fs.apply([
-      write('target-backstore-device', `${path}/control`, `udev_path=${spec.devicePath}`),
-      write('target-backstore-serial', `${path}/wwn/vpd_unit_serial`, spec.serial),
-      write('target-backstore-enable', enable, '1'),
-    ]);
+    const { answers } = await fs.applyAndAsk(mutations, ...backstoreQueries(place));
+    built = toBackstore(place, answers);
   } catch (error) {
     const code = errorCode(error);
-    if (code === undefined || code === 'ETIMEDOUT' || (error as NodeJS.ErrnoException).path !== enable) throw error;
+    if (code === undefined || (error as NodeJS.ErrnoException).path !== enable) throw error;
     // LIO opens exclusively: another backstore, a mount or LVM has it.
     const why = code === 'EBUSY' ? 'something else holds it open' : `the kernel answered ${code}`;
     throw new TargetError('device', `${spec.devicePath} cannot be exported: ${why}`, { cause: error });
   }
-  const built = await readBackstore(fs, layout, hba, spec.volumeId);
   const problem = built?.enabled === true ? backstoreProblem(built, spec, deviceNumber) : 'it did not become enabled';
-  if (problem !== undefined) throw new TargetError('kernel', `backstore ${path} was built and is wrong: ${problem}`);
+  if (problem !== undefined)
+    throw new TargetError('kernel', `backstore ${place.path} was built and is wrong: ${problem}`);
 }
 
 /** What differs in the attributes of an enabled backstore. A new one has the kernel's defaults and is asked as well. */

@@ -1,7 +1,8 @@
 /**
  * configfs through the blocking-file helper, within the deadline of one operation. A round trip to the helper costs more
- * than the work, so reads are asked together and mutations applied together, in order. When a test watches the steps
- * (step.ts) each mutation is made on its own, in the same order: what it sees is what a crash can leave.
+ * than the work, so what is asked in one turn of the event loop goes in one batch, and mutations are applied together,
+ * in order. When a test watches the steps (step.ts) each mutation is made on its own, in the same order: what it sees is
+ * what a crash can leave.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Deadline } from '../../system/deadline.ts';
@@ -43,6 +44,8 @@ export function errorCode(error: unknown): string | undefined {
 export class ConfigFs {
   readonly #files: Files;
   readonly deadline: Deadline;
+  #queued: BatchCall[] = [];
+  #flushing: Promise<readonly BatchAnswer[]> | undefined;
 
   constructor(files: Files, deadline: Deadline) {
     this.#files = files;
@@ -50,7 +53,7 @@ export class ConfigFs {
   }
 
   async ask<const Q extends readonly Query<unknown>[]>(...queries: Q): Promise<Answers<Q>> {
-    const answers = await this.#batch(queries.map(({ call }) => call));
+    const answers = await this.#enqueue(queries.map(({ call }) => call));
     return queries.map(({ meaning }, index) => meaning(answerAt(answers, index))) as Answers<Q>;
   }
 
@@ -63,11 +66,25 @@ export class ConfigFs {
    * @returns for each the code of the accepted error ("already so"), or undefined when it was made.
    */
   async apply(mutations: readonly Mutation[]): Promise<(string | undefined)[]> {
-    if (!stepsAreWatched()) return (await this.#batch(mutations.map(({ call }) => call))).map(({ code }) => code);
-    const codes: (string | undefined)[] = [];
-    for (const { step: name, call } of mutations)
-      codes.push(answerAt(await step(name, () => this.#batch([call])), 0).code);
-    return codes;
+    return (await this.applyAndAsk(mutations)).codes;
+  }
+
+  /** Makes the changes and then asks, in the same go. */
+  async applyAndAsk<const Q extends readonly Query<unknown>[]>(
+    mutations: readonly Mutation[],
+    ...queries: Q
+  ): Promise<{ codes: (string | undefined)[]; answers: Answers<Q> }> {
+    const answers: BatchAnswer[] = [];
+    if (stepsAreWatched()) {
+      for (const { step: name, call } of mutations) answers.push(...(await step(name, () => this.#batch([call]))));
+      answers.push(...(await this.#batch(queries.map(({ call }) => call))));
+    } else {
+      answers.push(...(await this.#batch([...mutations, ...queries].map(({ call }) => call))));
+    }
+    return {
+      codes: mutations.map((_mutation, index) => answerAt(answers, index).code),
+      answers: queries.map(({ meaning }, index) => meaning(answerAt(answers, mutations.length + index))) as Answers<Q>,
+    };
   }
 
   /** Polls until the condition holds. @throws TargetTimeoutError */
@@ -76,6 +93,22 @@ export class ConfigFs {
       if (this.deadline.remainingMs === 0) throw this.#late(what);
       await delay(POLL_MS);
     }
+  }
+
+  /** A call that fails fails the whole batch: its askers belong to one operation, which fails as a whole. */
+  async #enqueue(calls: readonly BatchCall[]): Promise<readonly BatchAnswer[]> {
+    if (calls.length === 0) return [];
+    const first = this.#queued.length;
+    this.#queued.push(...calls);
+    this.#flushing ??= new Promise((resolve, reject) => {
+      setImmediate(() => {
+        const batch = this.#queued;
+        this.#queued = [];
+        this.#flushing = undefined;
+        this.#batch(batch).then(resolve, reject);
+      });
+    });
+    return (await this.#flushing).slice(first, first + calls.length);
   }
 
   async #batch(calls: readonly BatchCall[]): Promise<BatchAnswer[]> {

@@ -6,13 +6,27 @@
  */
 import { log } from '../../system/context.ts';
 import { aclChanges, cutSessions, hasMappedLun, withCredentials } from './acl.ts';
-import { attributeChanges, backstoreProblem, buildBackstore, deviceNumberOf, warnWithoutDiscard } from './backstore.ts';
+import {
+  attributeChanges,
+  backstoreProblem,
+  backstoreSetup,
+  buildBackstore,
+  deviceNumberOf,
+  warnWithoutDiscard,
+} from './backstore.ts';
 import type { ConfigFs } from './configfs.ts';
 import { node, write } from './configfs-calls.ts';
 import { TargetError } from './errors.ts';
 import { disableTarget, revokeAcl } from './fence.ts';
 import { HbaIndex } from './hba-index.ts';
-import { aclHasSession, type FoundBackstore, type FoundTarget, readBackstore, readTarget } from './inventory.ts';
+import {
+  aclHasSession,
+  type BackstorePlace,
+  type FoundBackstore,
+  type FoundTarget,
+  readBackstore,
+  readTarget,
+} from './inventory.ts';
 import type { TargetLayout, TargetPaths } from './layout.ts';
 import { lunRemoval, portalGroupChanges, portalGroupRemoval } from './portal-group.ts';
 import type { Portals } from './portals.ts';
@@ -44,12 +58,8 @@ export class TargetBuilder {
       found = undefined;
     }
     const usable = problem === undefined ? present : undefined;
-    const hba = usable?.hba ?? (await this.#hbas.allocate(fs, spec.volumeId));
-    if (usable?.enabled !== true) await buildBackstore(fs, this.#layout, hba, spec, deviceNumber);
-    await this.#complete(fs, paths, spec, found, `${this.#layout.core}/${hba}/${spec.volumeId}`);
-    const enabling = found?.enabled === true ? [] : [write('target-enable', paths.enable, '1')];
-    if (withPortals) await this.#portals.converge(fs, paths, found?.portals ?? [], enabling);
-    else await fs.apply(enabling);
+    const backstore = usable?.enabled === true ? usable : await this.#build(fs, spec, deviceNumber, usable);
+    await this.#complete(fs, paths, spec, found, backstore.path, withPortals);
   }
 
   /** Absent parts: nothing to do. Portals last: their removal is known to hang, and must not keep the device. */
@@ -63,16 +73,46 @@ export class TargetBuilder {
 
   async #findBackstore(fs: ConfigFs, volumeId: string): Promise<FoundBackstore | undefined> {
     const hba = await this.#hbas.find(fs, volumeId);
-    return hba === undefined ? undefined : await readBackstore(fs, this.#layout, hba, volumeId);
+    if (hba === undefined) return undefined;
+    const found = await readBackstore(fs, this.#layout.backstore(hba, volumeId));
+    if (found !== undefined) return found;
+    this.#hbas.forget();
+    const other = await this.#hbas.find(fs, volumeId);
+    return other === undefined ? undefined : await readBackstore(fs, this.#layout.backstore(other, volumeId));
   }
 
-  /** Everything between the backstore and the portals, in one go. */
+  /** Makes the backstore, or goes on with one that is not enabled yet. */
+  async #build(
+    fs: ConfigFs,
+    spec: TargetSpec,
+    deviceNumber: string,
+    begun: BackstorePlace | undefined,
+  ): Promise<BackstorePlace> {
+    if (begun !== undefined) {
+      await buildBackstore(fs, begun, backstoreSetup(begun.path, spec), spec, deviceNumber);
+      return begun;
+    }
+    const reservation = this.#hbas.reserve(spec.volumeId);
+    let made = false;
+    try {
+      const place = this.#layout.backstore(reservation.hba, spec.volumeId);
+      const mutations = [...reservation.mutations, ...backstoreSetup(place.path, spec)];
+      await buildBackstore(fs, place, mutations, spec, deviceNumber);
+      made = true;
+      return place;
+    } finally {
+      reservation.settle(made);
+    }
+  }
+
+  /** Everything after the backstore, in one go. */
   async #complete(
     fs: ConfigFs,
     paths: TargetPaths,
     spec: TargetSpec,
     found: FoundTarget | undefined,
     backstorePath: string,
+    withPortals: boolean,
   ): Promise<void> {
     const authentication = await wantedAuthentication(fs, paths, spec);
     const existing = new Map(found?.acls.map((acl) => [acl.initiatorIqn, acl]));
@@ -81,7 +121,11 @@ export class TargetBuilder {
       portalGroupChanges(fs, paths, found, authentication, backstorePath),
       ...spec.acls.map((acl) => aclChanges(fs, paths, existing.get(acl.initiatorIqn), acl)),
     ]);
-    const codes = await fs.apply([...attributes, ...group, ...acls.flat()]);
+    const before = [...attributes, ...group, ...acls.flat()];
+    const after = found?.enabled === true ? [] : [write('target-enable', paths.enable, '1')];
+    const codes = withPortals
+      ? await this.#portals.converge(fs, paths, found?.portals ?? [], { before, after })
+      : await fs.apply([...before, ...after]);
     warnWithoutDiscard(spec, codes);
     if (found?.enabled !== true || authentication === '1') return;
     for (const { initiatorIqn } of spec.acls.filter((acl) => !existing.has(acl.initiatorIqn))) {

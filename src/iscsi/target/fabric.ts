@@ -11,6 +11,7 @@ export class Fabric {
   readonly #files: Files;
   readonly #commands: Commands;
   readonly #layout: TargetLayout;
+  #isPrepared = false;
 
   constructor(files: Files, commands: Commands, layout: TargetLayout) {
     this.#files = files;
@@ -21,11 +22,24 @@ export class Fabric {
   /** @returns [] or what is wrong and what to do. */
   async problems(): Promise<string[]> {
     const problems = await this.#mountProblems();
+    this.forget();
     return problems.length > 0 ? problems : await this.prepare();
   }
 
-  /** Loads what is missing. @returns as problems(). */
+  /** Loads what is missing, once. @returns as problems(). */
   async prepare(): Promise<string[]> {
+    if (this.#isPrepared) return [];
+    const problems = await this.#load();
+    this.#isPrepared = problems.length === 0;
+    return problems;
+  }
+
+  /** Something was not there that prepare() had found or made: the next prepare looks again. */
+  forget(): void {
+    this.#isPrepared = false;
+  }
+
+  async #load(): Promise<string[]> {
     if ((await this.#files.stat(this.#layout.iscsi)) !== undefined) return [];
     try {
       await step('target-modules-load', () =>

@@ -6,11 +6,8 @@
  * A lookup costs one readdir: contents of HBAs that are known do not change behind our back (one controller for each
  * host, and other tools have names of their own), except empty ones, which are read again.
  */
-import { lockWithin } from '../../system/deadline.ts';
-import { KeyedMutex } from '../../system/keyed-mutex.ts';
-import type { ConfigFs } from './configfs.ts';
-import { makeFolder, node, removeFolder } from './configfs-calls.ts';
-import { TargetTimeoutError } from './errors.ts';
+import type { ConfigFs, Mutation } from './configfs.ts';
+import { makeFolder, removeFolder } from './configfs-calls.ts';
 import { readHbaNames, readHbas } from './inventory.ts';
 import { HBA_NAME, type TargetLayout } from './layout.ts';
 
@@ -18,9 +15,18 @@ const FIRST_NUMBER = 10_000;
 
 type Contents = ReadonlyMap<string, readonly string[]>;
 
+/** An HBA that is being made for a volume; nobody else touches it until it is settled. */
+export interface Reservation {
+  readonly hba: string;
+  /** Makes `iblock_N` and `iblock_N/<volumeId>`. */
+  readonly mutations: readonly Mutation[];
+  settle(made: boolean): void;
+}
+
 export class HbaIndex {
   readonly #layout: TargetLayout;
-  readonly #mutex = new KeyedMutex();
+  /** HBAs that an operation in progress makes or removes. */
+  readonly #busy = new Set<string>();
   #contents: Contents = new Map();
 
   constructor(layout: TargetLayout) {
@@ -29,63 +35,63 @@ export class HbaIndex {
 
   /** The HBA that holds the volume's backstore. */
   async find(fs: ConfigFs, volumeId: string): Promise<string | undefined> {
-    const hba = holderOf(await this.#refresh(fs), volumeId);
-    if (hba === undefined) return undefined;
-    const [found] = await fs.ask(node(`${this.#layout.core}/${hba}/${volumeId}`));
-    if (found !== undefined) return hba;
-    // Removed, and perhaps made again elsewhere, by somebody else.
-    this.#contents = new Map();
     return holderOf(await this.#refresh(fs), volumeId);
   }
 
-  /** Makes `iblock_N/<volumeId>` with our smallest number that is free, or whose HBA a crash has left empty. */
-  async allocate(fs: ConfigFs, volumeId: string): Promise<string> {
-    return await this.#alone(fs, async () => {
-      const known = await this.#refresh(fs);
-      let number = FIRST_NUMBER;
-      while ((known.get(`iblock_${number}`) ?? []).length > 0) number += 1;
-      const hba = `iblock_${number}`;
-      const path = `${this.#layout.core}/${hba}`;
-      await fs.apply([makeFolder('target-hba-make', path), makeFolder('target-backstore-make', `${path}/${volumeId}`)]);
-      return hba;
-    });
+  /** What is known turned out to be wrong: somebody else has been at work. */
+  forget(): void {
+    this.#contents = new Map();
+  }
+
+  /** Our smallest number that is free, or whose HBA a crash has left empty. `find` must have been called before. */
+  reserve(volumeId: string): Reservation {
+    let number = FIRST_NUMBER;
+    const isTaken = (hba: string): boolean => this.#busy.has(hba) || (this.#contents.get(hba) ?? []).length > 0;
+    while (isTaken(`iblock_${number}`)) number += 1;
+    const hba = `iblock_${number}`;
+    const path = `${this.#layout.core}/${hba}`;
+    this.#busy.add(hba);
+    return {
+      hba,
+      mutations: [makeFolder('target-hba-make', path), makeFolder('target-backstore-make', `${path}/${volumeId}`)],
+      settle: (made) => {
+        this.#busy.delete(hba);
+        if (made) this.#contents = new Map([...this.#contents, [hba, [volumeId]]]);
+      },
+    };
   }
 
   /** Removes the volume's backstore if there is one, its HBA, and HBAs of ours that a crash has left empty. */
   async release(fs: ConfigFs, volumeId: string): Promise<void> {
-    await this.#alone(fs, async () => {
-      const known = await this.#refresh(fs);
-      const hba = holderOf(known, volumeId);
-      const emptied = [...known].filter(([name, names]) => isOurs(name) && names.every((one) => one === volumeId));
+    const known = await this.#refresh(fs);
+    const holder = holderOf(known, volumeId);
+    const emptied = [...known]
+      .filter(([hba, names]) => isOurs(hba) && !this.#busy.has(hba) && names.every((one) => one === volumeId))
+      .map(([hba]) => hba);
+    for (const hba of emptied) this.#busy.add(hba);
+    try {
       await fs.apply([
-        ...(hba === undefined
+        ...(holder === undefined
           ? []
-          : [removeFolder('target-backstore-remove', `${this.#layout.core}/${hba}/${volumeId}`)]),
-        ...emptied.map(([name]) => removeFolder('target-hba-remove', `${this.#layout.core}/${name}`)),
+          : [removeFolder('target-backstore-remove', `${this.#layout.core}/${holder}/${volumeId}`)]),
+        ...emptied.map((hba) => removeFolder('target-hba-remove', `${this.#layout.core}/${hba}`)),
       ]);
-      this.#contents = new Map([...known].filter(([name]) => name !== hba));
-    });
+    } finally {
+      for (const hba of emptied) this.#busy.delete(hba);
+      this.#contents = new Map([...this.#contents].filter(([hba]) => hba !== holder));
+    }
   }
 
   async #refresh(fs: ConfigFs): Promise<Contents> {
-    const before = this.#contents;
     const present = await readHbaNames(fs, this.#layout);
-    const unknown = present.filter((hba) => (before.get(hba) ?? []).length === 0);
+    const unknown = present.filter((hba) => (this.#contents.get(hba) ?? []).length === 0);
     const read = await readHbas(fs, this.#layout, unknown);
-    const now = new Map(present.map((hba) => [hba, before.get(hba) ?? []]));
-    for (const [index, hba] of unknown.entries()) now.set(hba, read[index] ?? []);
+    // What others have learnt meanwhile is newer than what this look found.
+    const now = new Map(present.map((hba) => [hba, this.#contents.get(hba) ?? []]));
+    for (const [index, hba] of unknown.entries())
+      if ((now.get(hba) ?? []).length === 0) now.set(hba, read[index] ?? []);
     this.#contents = now;
     return now;
-  }
-
-  /** Otherwise one volume's allocation could choose the HBA that another's removal is about to remove. */
-  async #alone<T>(fs: ConfigFs, action: () => Promise<T>): Promise<T> {
-    return await lockWithin(
-      { mutex: this.#mutex, key: 'hba' },
-      fs.deadline,
-      () => new TargetTimeoutError('work on the backstore of another volume has not ended in time'),
-      action,
-    );
   }
 }
 

@@ -37,10 +37,13 @@ export interface FoundTarget {
   readonly dynamicInitiators: readonly string[];
 }
 
-export interface FoundBackstore {
+export interface BackstorePlace {
   readonly volumeId: string;
   readonly hba: string;
   readonly path: string;
+}
+
+export interface FoundBackstore extends BackstorePlace {
   readonly enabled: boolean;
   /** As given to udev_path; undefined before. */
   readonly devicePath: string | undefined;
@@ -125,26 +128,24 @@ function showsSession(info: string | undefined): boolean {
   return info !== undefined && !info.startsWith(NO_SESSION);
 }
 
+export function backstoreQueries({ path }: BackstorePlace) {
+  return [attribute(`${path}/enable`), attribute(`${path}/info`), attribute(`${path}/wwn/vpd_unit_serial`)] as const;
+}
+
 /** undefined when it has gone meanwhile. */
-export async function readBackstore(
-  fs: ConfigFs,
-  layout: TargetLayout,
-  hba: string,
-  volumeId: string,
-): Promise<FoundBackstore | undefined> {
-  const path = `${layout.core}/${hba}/${volumeId}`;
-  const [enable, info, serial] = await fs.ask(
-    attribute(`${path}/enable`),
-    attribute(`${path}/info`),
-    attribute(`${path}/wwn/vpd_unit_serial`),
-  );
+export async function readBackstore(fs: ConfigFs, place: BackstorePlace): Promise<FoundBackstore | undefined> {
+  return toBackstore(place, await fs.ask(...backstoreQueries(place)));
+}
+
+export function toBackstore(
+  place: BackstorePlace,
+  [enable, info, serial]: readonly (string | undefined)[],
+): FoundBackstore | undefined {
   if (enable === undefined || info === undefined || serial === undefined) return undefined;
   const enabled = enable === '1';
   const [, major = '0', minor = '0'] = /Major: ([0-9]+) Minor: ([0-9]+)/.exec(info) ?? [];
   return {
-    volumeId,
-    hba,
-    path,
+    ...place,
     enabled,
     devicePath: /UDEV PATH: (\S+)/.exec(info)?.[1],
     deviceNumber: enabled ? `${major}:${minor}` : undefined,

@@ -50,6 +50,10 @@ export class TargetLayout {
     return own;
   }
 
+  backstore(hba: string, volumeId: string): { hba: string; volumeId: string; path: string } {
+    return { hba, volumeId, path: `${this.core}/${hba}/${volumeId}` };
+  }
+
   target(targetIqn: string): TargetPaths {
     return new TargetPaths(`${this.iscsi}/${targetIqn}`);
   }

@@ -3,7 +3,7 @@ import type { Commands } from '../../system/commands.ts';
 import { Deadline, lockWithin } from '../../system/deadline.ts';
 import type { Files } from '../../system/files.ts';
 import { KeyedMutex } from '../../system/keyed-mutex.ts';
-import { ConfigFs } from './configfs.ts';
+import { ConfigFs, errorCode } from './configfs.ts';
 import { TargetBuilder } from './converge.ts';
 import { TargetError, TargetTimeoutError } from './errors.ts';
 import { Fabric } from './fabric.ts';
@@ -62,7 +62,12 @@ export class LioTargets implements Targets {
     await this.#exclusive(spec.targetIqn, ENSURE_TIMEOUT_MS, async (fs) => {
       const problems = await this.#fabric.prepare();
       if (problems.length > 0) throw new TargetError('kernel', problems.join('; '));
-      await this.#builder.converge(fs, spec, options?.portals ?? true);
+      try {
+        await this.#builder.converge(fs, spec, options?.portals ?? true);
+      } catch (error) {
+        if (errorCode(error) === 'ENOENT') this.#fabric.forget();
+        throw error;
+      }
     });
   }
 

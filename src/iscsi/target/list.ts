@@ -16,7 +16,7 @@ export async function listTargets(fs: ConfigFs, layout: TargetLayout): Promise<T
   );
   const devices = new Map<string, string | undefined>();
   await forEach(backstores, async ({ hba, volumeId }) => {
-    const backstore = await readBackstore(fs, layout, hba, volumeId);
+    const backstore = await readBackstore(fs, layout.backstore(hba, volumeId));
     if (backstore !== undefined) devices.set(volumeId, backstore.devicePath);
   });
   const states: TargetState[] = [];

@@ -20,24 +20,26 @@ export class Portals {
   }
 
   /**
-   * Adds what is missing, then removes what is not configured (any more; sessions through it live on), then applies
-   * `andThen` in the same go.
+   * Adds what is missing, then removes what is not configured (any more; sessions through it live on); `around` is
+   * applied before and after it in the same go.
+   * @returns as ConfigFs.apply, of `around.before`.
    */
   async converge(
     fs: ConfigFs,
     paths: TargetPaths,
     found: readonly string[],
-    andThen: readonly Mutation[] = [],
-  ): Promise<void> {
+    around: { readonly before: readonly Mutation[]; readonly after: readonly Mutation[] } = { before: [], after: [] },
+  ): Promise<(string | undefined)[]> {
     const missing = this.#wanted.filter((portal) => !found.includes(portal));
     const surplus = found.filter((portal) => !this.#wanted.includes(portal));
     const changes = [
       ...missing.map((portal) => makeFolder('target-portal-add', `${paths.portals}/${portal}`)),
       ...portalRemoval(paths, surplus),
     ];
-    if (changes.length === 0) return void (await fs.apply(andThen));
+    const all = [...around.before, ...changes, ...around.after];
     try {
-      await this.#alone(fs, [...changes, ...andThen]);
+      const codes = changes.length === 0 ? await fs.apply(all) : await this.#alone(fs, all);
+      return codes.slice(0, around.before.length);
     } catch (error) {
       const portal = missing.find((one) => (error as NodeJS.ErrnoException).path === `${paths.portals}/${one}`);
       throw (portal === undefined ? undefined : portalError(portal, error)) ?? error;
@@ -53,8 +55,8 @@ export class Portals {
     await this.#alone(fs, [...portalRemoval(paths, found), ...andThen]);
   }
 
-  async #alone(fs: ConfigFs, mutations: readonly Mutation[]): Promise<void> {
-    await lockWithin(
+  async #alone(fs: ConfigFs, mutations: readonly Mutation[]): Promise<(string | undefined)[]> {
+    return await lockWithin(
       { mutex: this.#mutex, key: 'portals' },
       fs.deadline,
       () => new TargetTimeoutError('a portal operation of another target has not ended in time'),

@@ -83,7 +83,7 @@ export class TargetMachine {
     };
     const result = await this.storage.exec(`node ${AGENT}`, {
       input: JSON.stringify(request),
-      timeoutMs: 180_000,
+      timeoutMs: 900_000,
       check,
     });
     return { stdout: result.stdout, exitCode: result.exitCode ?? -1 };

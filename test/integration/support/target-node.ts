@@ -31,8 +31,8 @@ export class TargetNode {
       $q -o update -n node.session.initial_login_retry_max -v 1 ${settings.join(' ')}
       $q --login >&2 || { $q -o delete; exit 1; }
       for i in $(seq 300); do
-        d=$(readlink -f /dev/disk/by-path/ip-${this.#portal}-iscsi-${target.targetIqn}-lun-0)
-        [ -b "$d" ] && echo "$d" && exit 0
+        d=/dev/disk/by-path/ip-${this.#portal}-iscsi-${target.targetIqn}-lun-0
+        [ -b $d ] && readlink -f $d && exit 0
         sleep 0.1
       done
       echo 'no device appeared' >&2; exit 1`);
