@@ -172,6 +172,19 @@ function isSameMount(a: MountEntry, b: MountEntry): boolean {
 }
 
 /** A logout that answered "done" is believed only when sysfs agrees. */
+/** Of an attachment that the target has revoked: queued I/O fails, mounts go, unwritten data is discarded. */
+export async function discardRevoked(
+  env: NodeEnvironment,
+  spec: { volumeId: string; record: NodeRecord | undefined; sessions: readonly IscsiSession[] },
+): Promise<void> {
+  const { volumeId, sessions } = spec;
+  log().warn(
+    { volumeId, sids: sessions.map(({ sid }) => sid), targetIqn: sessions[0]?.targetIqn },
+    'the attachment was revoked: unwritten data of the volume is discarded',
+  );
+  await detachMounts(env, await endSessions(env, spec));
+}
+
 export async function assertNoSession(env: NodeEnvironment, volumeId: string): Promise<void> {
   const [left] = await sessionsOf(env, volumeId);
   if (left === undefined) return;

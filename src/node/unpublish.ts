@@ -1,13 +1,16 @@
 /** NodeUnpublishVolume: the bind mount and the target path go; nothing below a target is ever deleted. */
 import { DriverError } from '../errors.ts';
 import { isCode } from '../filesystem/block-device.ts';
+import { FileSystemError } from '../filesystem/errors.ts';
 import { boundDeviceName, type MountEntry } from '../filesystem/mount-table.ts';
+import type { IscsiSession } from '../iscsi/initiator/types.ts';
 import { step } from '../system/step.ts';
 import { FS_TYPES } from '../volumes/model.ts';
 import { describeMount, isDeadMount } from './device.ts';
 import { DEADLINES, type NodeEnvironment } from './environment.ts';
 import type { NodeRecord } from './records.ts';
-import { detachMounts } from './stale.ts';
+import { reachOf, sessionsOf } from './sessions.ts';
+import { detachMounts, discardRevoked } from './stale.ts';
 
 export async function unpublishVolume(env: NodeEnvironment, volumeId: string, targetPath: string): Promise<void> {
   env.outstanding.assertIdle(volumeId);
@@ -22,14 +25,38 @@ export async function unpublishVolume(env: NodeEnvironment, volumeId: string, ta
     }
     checkOurs(volumeId, mount, record);
     // Not the file system's last mount: the staging one stays. So nothing needs to be written here.
-    await env.outstanding.run(volumeId, `unmounting ${target}`, DEADLINES.unmount, () =>
-      step('target-unmount', () => env.mounts.unmount(target)),
-    );
+    try {
+      await env.outstanding.run(volumeId, `unmounting ${target}`, DEADLINES.unmount, () =>
+        step('target-unmount', () => env.mounts.unmount(target)),
+      );
+    } catch (error) {
+      if (!(error instanceof FileSystemError) || error.kind !== 'busy') throw error;
+      const sessions = await revokedSessions(env, volumeId, record);
+      if (sessions.length === 0) throw error;
+      await discardRevoked(env, { volumeId, record, sessions });
+    }
   }
   await removeTarget(env, volumeId, target);
   if (record?.targets.some(({ path }) => path === target)) {
     await env.records.save({ ...record, targets: record.targets.filter(({ path }) => path !== target) });
   }
+}
+
+/**
+ * The volume's sessions, when the target has revoked them all; [] otherwise. A process that waits for I/O of a revoked
+ * attachment cannot be killed: it keeps the mount busy until the session ends, which is what it waits for.
+ */
+async function revokedSessions(
+  env: NodeEnvironment,
+  volumeId: string,
+  record: NodeRecord | undefined,
+): Promise<readonly IscsiSession[]> {
+  const sessions = await sessionsOf(env, volumeId);
+  for (const session of sessions) {
+    if (session.state === 'LOGGED_IN') return [];
+    if ((await reachOf(env, volumeId, session, record)) !== 'refused') return [];
+  }
+  return sessions;
 }
 
 /** With a record: its device. Without: at least a kind of mount that only a publish of ours makes. */

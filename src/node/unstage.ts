@@ -17,7 +17,7 @@ import { describeMount, isDeadMount } from './device.ts';
 import { DEADLINES, type NodeEnvironment } from './environment.ts';
 import type { NodeRecord } from './records.ts';
 import { portalOf, reachOf, sessionDown, sessionsOf } from './sessions.ts';
-import { assertNoSession, deleteIscsiRecord, detachMounts, endSessions } from './stale.ts';
+import { assertNoSession, deleteIscsiRecord, detachMounts, discardRevoked } from './stale.ts';
 
 interface Unstaging {
   readonly volumeId: string;
@@ -44,7 +44,7 @@ export async function unstageVolume(env: NodeEnvironment, volumeId: string, path
 
   if (working.length > 0) await flushAndUnmount(env, unstaging, [...disks.values()].flat());
   for (const session of working) await detachSession(env, unstaging, session, disks.get(session) ?? []);
-  if (lost.length > 0) await discard(env, unstaging, lost);
+  if (lost.length > 0) await discardRevoked(env, { volumeId, record, sessions: lost });
   await detachLeftover(env, unstaging, sessions.length === 0);
   if (record !== undefined && sessions.length === 0) await deleteIscsiRecord(env, volumeId, record.targetIqn);
   await assertNoSession(env, volumeId);
@@ -166,15 +166,6 @@ async function detachSession(
   await env.outstanding.run(volumeId, `logging out of ${session.targetIqn}`, DEADLINES.logout, () =>
     step('session-logout', () => env.initiator.logout(session.targetIqn, portalOf(session, record))),
   );
-}
-
-async function discard(env: NodeEnvironment, unstaging: Unstaging, lost: readonly IscsiSession[]): Promise<void> {
-  const { volumeId, record } = unstaging;
-  log().warn(
-    { volumeId, sids: lost.map(({ sid }) => sid), targetIqn: lost[0]?.targetIqn },
-    'the attachment was revoked: unwritten data of the volume is discarded',
-  );
-  await detachMounts(env, await endSessions(env, { volumeId, record, sessions: lost }));
 }
 
 /** A mount at the staging path whose device has gone, with the session or before it. */
