@@ -126,22 +126,23 @@ async function zeroWhole(
 
 /** Allocates until nothing is free; LVs left by an earlier scrub count. */
 async function gather({ lvm, isOurs, signal }: ScrubOptions): Promise<LogicalVolume[]> {
-  let failure: unknown;
+  let refused: { readonly freeBytes: number; readonly error: LvmError } | undefined;
   for (let attempt = 1; attempt <= GATHER_ATTEMPTS; attempt += 1) {
     signal?.throwIfAborted();
     const report = await lvm.read({ fresh: true });
     checkUsable(report, isOurs);
-    if (report.vg.freeBytes === 0) return report.lvs.filter(isScrubLv);
+    const { freeBytes } = report.vg;
+    if (freeBytes === 0) return report.lvs.filter(isScrubLv);
+    // Nobody took any, and still they cannot be allocated: they lie on a PV that is not allocatable.
+    if (refused?.freeBytes === freeBytes) throw refused.error;
     try {
-      const name = `_scrub-${randomUUID()}`;
-      await lvm.createLinear({ name, sizeBytes: report.vg.freeBytes, tags: [SCRUB_LV_TAG] });
+      await lvm.createLinear({ name: `_scrub-${randomUUID()}`, sizeBytes: freeBytes, tags: [SCRUB_LV_TAG] });
     } catch (error) {
-      // The driver was quicker, unless the extents lie on a PV that nothing may be allocated from.
       if (!(error instanceof LvmError && error.kind === 'no-space')) throw error;
-      failure = error;
+      refused = { freeBytes, error };
     }
   }
-  throw failure ?? new LvmError('no-space', 'extents became free faster than they could be gathered; scrub again');
+  throw new LvmError('no-space', 'extents became free faster than they could be gathered; scrub again');
 }
 
 function checkUsable({ vg, lvs }: VgReport, isOurs: (lv: LogicalVolume) => boolean): void {
