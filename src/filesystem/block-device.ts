@@ -66,7 +66,9 @@ export class BlockDevices {
       if (isCode(error, 'ENOENT') || isCode(error, 'ENODEV')) return;
       throw error;
     }
-    if (!['offline', 'transport-offline', 'cancel', 'deleted'].includes(state)) {
+    // blocked: the session is down, sysfs takes no other state (sdev_store_state), and nothing reaches the disk. Its end
+    // takes the disk to transport-offline, where all that is queued fails (iscsi_remove_session).
+    if (!['offline', 'transport-offline', 'blocked', 'cancel', 'deleted'].includes(state)) {
       throw new FileSystemError('io', `disk ${name} could not be set offline; its state is "${state}"`);
     }
   }

@@ -103,27 +103,28 @@ describe('what is refused, and what must work', () => {
 describe('a volume group whose metadata area is full', () => {
   const suite = useDeployment({ nodes: 0, vgcreate: '--metadatasize 64k' });
 
-  it('is RESOURCE_EXHAUSTED with the remedy; deletion makes room again', async function () {
+  it('is RESOURCE_EXHAUSTED with the remedy; room made is used again', async function () {
     this.timeout(1_200_000);
     const { deployment } = suite;
-    const made: TestVolume[] = [];
-    let failure: { code: string; message: string } | undefined;
-    for (let index = 0; index < 400 && failure === undefined; index += 1) {
-      const volume = new TestVolume(deployment, {
-        name: `m-${index}-${'x'.repeat(110)}`,
-        kind: 'block',
-        sizeBytes: 4 * MIB,
-      });
-      try {
-        await volume.create();
-        made.push(volume);
-      } catch (error) {
-        failure = error as { code: string; message: string };
-      }
-    }
-    expect(failure?.code).to.equal('RESOURCE_EXHAUSTED');
-    expect(failure?.message).to.contain('metadata').and.to.contain('--metadatasize');
-    expect(made.length).to.be.greaterThan(10);
-    for (const volume of made) await volume.delete();
+    // An LV of others, whose tags fill the area, as a thousand volumes would.
+    const { stdout } = await deployment.lab.storage.exec(
+      `lvcreate -qq -y -an -Wn -Zn -n filler -L 4M cinder-volumes
+       tag=$(head -c 1000 /dev/zero | tr '\\0' t)
+       for i in $(seq 1000); do
+         tags=; for j in $(seq 60); do tags="$tags --addtag $i.$j.$tag"; done
+         lvchange -qq $tags cinder-volumes/filler 2>/dev/null || break
+       done
+       for j in $(seq 1000); do lvchange -qq --addtag last.$j.$tag cinder-volumes/filler 2>/dev/null || break; done
+       vgs --noheadings --units b --nosuffix -o vg_mda_free cinder-volumes`,
+      { timeoutMs: 600_000 },
+    );
+    expect(Number(stdout)).to.be.lessThan(4096);
+    const volume = new TestVolume(deployment, { name: `full-${'x'.repeat(110)}`, kind: 'block', sizeBytes: 4 * MIB });
+    const failure = await failureOf(volume.create());
+    expect(failure.code).to.equal('RESOURCE_EXHAUSTED');
+    expect(failure.message).to.contain('metadata').and.to.contain('--metadatasize');
+    await deployment.lab.storage.exec('lvremove -qq -y cinder-volumes/filler');
+    await volume.create();
+    await volume.delete();
   });
 });
