@@ -12,7 +12,7 @@ const MUTUAL = { user: 'the-target-itself', password: 'secret-of-the-target' };
 const LOCK = '/run/lock/iscsi/lock.write';
 
 describe('initiator', function () {
-  this.timeout(600_000);
+  this.timeout(1_200_000);
 
   let lab: Lab;
   let node: InitiatorMachine;
@@ -184,7 +184,9 @@ describe('initiator', function () {
     const { stdout: modes } = await node.machine.exec('find /etc/iscsi/nodes -type f -printf "%m\\n" | sort | uniq -c');
     expect(modes.trim()).to.equal('20 600');
     const disks = await node.request({ calls: logins.map(({ value }) => ['findDisk', value, 0]), parallel: true });
-    expect(disks.map(({ value }) => (value as ScsiDisk).serial)).to.deep.equal(all.map(({ serial }) => serial));
+    expect(disks.map(({ value, error }) => error?.message ?? (value as ScsiDisk | undefined)?.serial)).to.deep.equal(
+      all.map(({ serial }) => serial),
+    );
     const ends = await node.request({ calls: all.map(logout), parallel: true });
     expect(ends.map(({ error }) => error?.message)).to.deep.equal(all.map(() => undefined));
     expect(await node.leftovers()).to.deep.equal([]);
@@ -261,9 +263,9 @@ describe('initiator', function () {
     const all = Object.values(kinds);
     const disks: ScsiDisk[] = [];
     for (const target of all) disks.push(await attach(target));
-    // Each writes until a write fails.
+    // Each writes until a write fails; with pauses, since an emulated machine is slow.
     for (const [index, { path }] of disks.entries()) {
-      const write = `dd if=/dev/zero of=${path} bs=4k count=2000 oflag=direct 2>/dev/null`;
+      const write = `dd if=/dev/zero of=${path} bs=4k count=4 oflag=direct 2>/dev/null && sleep 0.5`;
       await node.machine.exec(
         `(while ${write}; do :; done; touch /run/ended-${index}) >/dev/null 2>&1 & echo $! > /run/writer-${index}`,
       );

@@ -15,8 +15,11 @@ import type { IscsiSession, ScsiDisk } from './types.ts';
 const SECTOR_BYTES = 512;
 const POLL_MS = 20;
 /** INQUIRY and friends are answered in milliseconds; a session that fails meanwhile makes the scan wait. */
-const SCAN_TIMEOUT_MS = 30_000;
-const APPEAR_TIMEOUT_MS = 20_000;
+const SCAN_TIMEOUT_MS = 60_000;
+/** The scan itself adds the unit (drivers/scsi/scsi_scan.c); this much later there is none. */
+const UNIT_TIMEOUT_MS = 2_000;
+/** The disk on top of the unit follows in the background (sd's asynchronous probe), the later the more come at once. */
+const DISK_TIMEOUT_MS = 60_000;
 /** 4 bytes of header and at most 255 of serial; LIO's has a trailing NUL. */
 const VPD_PAGE_BYTES = 260;
 
@@ -40,20 +43,29 @@ export class Disks {
 
   /** See Initiator.disks. */
   async list(session: IscsiSession, lun?: number): Promise<ScsiDisk[]> {
-    const base = `class/iscsi_session/session${session.sid}/device`;
     const disks: ScsiDisk[] = [];
+    for (const unit of await this.#units(session, lun)) {
+      for (const name of await this.#sysfs.names(`${unit}/block`)) {
+        const disk = await this.#read(name);
+        if (disk !== undefined) disks.push(disk);
+      }
+    }
+    return disks;
+  }
+
+  /** Folders of the session's SCSI units ("host:channel:target:lun"), with or without a disk. */
+  async #units(session: IscsiSession, lun?: number): Promise<string[]> {
+    const base = `class/iscsi_session/session${session.sid}/device`;
+    const units: string[] = [];
     for (const target of await this.#sysfs.names(base)) {
       if (!/^target[0-9]+:[0-9]+:[0-9]+$/.test(target)) continue;
       for (const unit of await this.#sysfs.names(`${base}/${target}`)) {
         const unitLun = /^[0-9]+:[0-9]+:[0-9]+:([0-9]+)$/.exec(unit)?.[1];
         if (unitLun === undefined || (lun !== undefined && Number(unitLun) !== lun)) continue;
-        for (const name of await this.#sysfs.names(`${base}/${target}/${unit}/block`)) {
-          const disk = await this.#read(name);
-          if (disk !== undefined) disks.push(disk);
-        }
+        units.push(`${base}/${target}/${unit}`);
       }
     }
-    return disks;
+    return units;
   }
 
   /** See Initiator.findDisk. @throws IscsiError timeout, other */
@@ -70,7 +82,9 @@ export class Disks {
     } catch (error) {
       throw this.#explain(error, `scanning LUN ${lun} of ${session.targetIqn} (session ${session.sid})`);
     }
-    return await pollUntil(() => this.#usable(session, lun), { timeoutMs: APPEAR_TIMEOUT_MS, intervalMs: POLL_MS });
+    const unit = async (): Promise<string | undefined> => (await this.#units(session, lun))[0];
+    if ((await pollUntil(unit, { timeoutMs: UNIT_TIMEOUT_MS, intervalMs: POLL_MS })) === undefined) return undefined;
+    return await pollUntil(() => this.#usable(session, lun), { timeoutMs: DISK_TIMEOUT_MS, intervalMs: POLL_MS });
   }
 
   /** See Initiator.rescan. @throws IscsiError timeout, other */

@@ -37,18 +37,16 @@ class HostFiles extends BlockingFiles {
 
 describe('initiator: disks in sysfs', () => {
   let host: FakeHost;
-  let files: HostFiles;
+  const files = new HostFiles();
   let disks: Disks;
   beforeEach(async () => {
     host = await FakeHost.make();
-    files = new HostFiles();
+    files.onWrite = async () => {};
     disks = new Disks({ sysfs: new Sysfs(files, host.root), commands: host.commands, hostRoot: host.root });
     await host.session({ sid: 1, host: 3, targetIqn: SESSION.targetIqn });
   });
-  afterEach(async () => {
-    await files.close();
-    await host.remove();
-  });
+  afterEach(() => host.remove());
+  after(() => files.close());
 
   const plug = (name = 'sda', page: Uint8Array = PAGE): Promise<void> =>
     host.disk({ sid: 1, host: 3, name, page, sectors: 131_072 });
@@ -81,6 +79,10 @@ describe('initiator: disks in sysfs', () => {
     };
     expect(await disks.find(SESSION, 0)).to.deep.equal(EXPECTED);
     expect(written).to.deep.equal(['/sys/class/scsi_host/host3/scan 0 0 0']);
+  });
+
+  it('finds nothing, soon, when the target has no such LUN', async () => {
+    expect(await disks.find(SESSION, 1)).to.equal(undefined);
   });
 
   it('says that the session has ended when there is no host to scan', async () => {

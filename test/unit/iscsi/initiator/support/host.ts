@@ -54,9 +54,12 @@ export interface SessionSample {
   readonly connection?: boolean;
 }
 
+/** One helper process for all tests: starting one for each is what would take the time. */
+const FILES = new BlockingFiles();
+
 export class FakeHost {
   readonly root: string;
-  readonly files = new BlockingFiles();
+  readonly files = FILES;
   readonly commands = new ScriptedCommands();
 
   private constructor(root: string) {
@@ -70,7 +73,6 @@ export class FakeHost {
   }
 
   async remove(): Promise<void> {
-    await this.files.close();
     await rm(this.root, { recursive: true, force: true });
   }
 
