@@ -31,7 +31,13 @@ const STAGES: readonly Stage[] = [
   { name: 'build', command: [process.execPath, 'build.ts'], kind: 'check' },
   { name: 'unit', command: [bin('mocha')], kind: 'counted' },
   { name: 'integration', command: [bin('mocha'), '--config', '.mocharc.integration.json'], kind: 'counted' },
-  { name: 'sanity', command: [process.execPath, 'test/sanity/run.ts'], kind: 'counted' },
+  { name: 'sanity', command: [process.execPath, 'test/sanity/run.ts', '--combination', 'mount'], kind: 'counted' },
+  {
+    name: 'integration-all',
+    command: [bin('mocha'), '--config', '.mocharc.integration-all.json'],
+    kind: 'counted',
+    onlyByName: true,
+  },
   { name: 'faults', command: [bin('mocha'), '--config', '.mocharc.faults.json'], kind: 'counted', onlyByName: true },
 ];
 
