@@ -28,7 +28,7 @@ const SCENARIOS: Readonly<Record<string, string>> = {
 };
 
 describe('LVM adapter', function () {
-  this.timeout(600_000);
+  this.timeout(1_600_000);
   let lab: Lab | undefined;
 
   before(async () => {
@@ -71,7 +71,7 @@ describe('LVM adapter', function () {
       if (lab === undefined) throw new Error('no lab');
       const { storage } = lab;
       const { stdout, stderr, exitCode } = await storage.exec(`node ${GUEST} ${scenario} ${storage.disks.join(' ')}`, {
-        timeoutMs: 500_000,
+        timeoutMs: 1_500_000,
         check: false,
       });
       for (const line of stdout.split('\n').filter((text) => text.startsWith('  '))) console.log(`      ${line}`);
