@@ -37,7 +37,10 @@ const VG_DISK_BYTES = 4 * 1024 ** 3;
 
 /** The VG's disk can zero without writing, unless the options ask for other disks. */
 export async function startLab(options: LabOptions = {}): Promise<Lab> {
-  return await Lab.start({ ...options, storage: { disks: [{ name: 'vg', direct: true, sizeBytes: VG_DISK_BYTES }], ...options.storage } });
+  return await Lab.start({
+    ...options,
+    storage: { disks: [{ name: 'vg', direct: true, sizeBytes: VG_DISK_BYTES }], ...options.storage },
+  });
 }
 
 /** Puts the driver on a lab that is fresh (started or reset), with a VG on its disk, and starts both roles. */
