@@ -3,7 +3,7 @@ import type { Machine } from '../lab/machine.ts';
 import { failureOf } from './support/csi-client.ts';
 import type { Deployment } from './support/deployment.ts';
 import { nodeOf, useDeployment } from './support/suite.ts';
-import { MIB, nodeId, TestVolume } from './support/volume-life.ts';
+import { MIB, TestVolume } from './support/volume-life.ts';
 
 /**
  * Writes 4 KiB blocks with O_DIRECT, each holding its number, round and round over the volume; prints each number that
@@ -187,26 +187,5 @@ describe('fencing', () => {
     await volume.publish(node1);
     await node1.machine.exec(`[ "$(cat ${at}/file)" = second ]`);
     await volume.down(node1);
-  });
-
-  it('empty node id: detached from every node', async () => {
-    const { deployment } = suite;
-    const [node1, node2] = [nodeOf(deployment, 0), nodeOf(deployment, 1)];
-    const volume = await new TestVolume(deployment, {
-      name: 'fence-all',
-      kind: 'block',
-      mode: 'MULTI_NODE_MULTI_WRITER',
-    }).create();
-    for (const node of [node1, node2]) await volume.bringTo(node);
-    await (await deployment.controller.client()).call('Controller', 'ControllerUnpublishVolume', {
-      volume_id: volume.id,
-      node_id: '',
-    });
-    for (const node of [node1, node2]) {
-      await volume.unpublish(node);
-      await volume.unstage(node);
-    }
-    await volume.delete();
-    expect(nodeId(node1)).to.match(/^node-1\//);
   });
 });
