@@ -36,6 +36,7 @@ describe('gates and targets', function () {
     // All of them at once, step by step.
     const teardowns = volumesOfTest.map((volume) => volume.teardown());
     await host.ok(...[0, 1, 2, 3].map((index) => ['all', teardowns.map((calls) => calls[index])] as const));
+    await host.storage.exec("dmsetup ls | grep -o '^slow-[^[:space:]]*' | xargs -rn1 dmsetup remove --retry");
     for (const volume of volumesOfTest) await host.removeVolume(volume);
     expect(await host.leftovers()).to.equal('');
   });
@@ -66,11 +67,6 @@ describe('gates and targets', function () {
        dmsetup create slow-${volume.volumeId} --table "0 $n delay ${volume.lvPath} 0 0 ${volume.lvPath} 0 5000"`,
     );
     return `/dev/mapper/slow-${volume.volumeId}`;
-  };
-
-  const removeSlowDevice = async (volume: TestTarget): Promise<void> => {
-    await host.ok(...volume.teardown());
-    await host.storage.exec(`dmsetup remove --retry slow-${volume.volumeId}`);
   };
 
   describe('building', () => {
@@ -292,7 +288,6 @@ describe('gates and targets', function () {
       console.log(`      the retry took ${joined?.durationMs} ms`);
       await nothingLands(volume, 12);
       expect((await writer.report(90_000)).error).to.be.a('string');
-      await removeSlowDevice(volume);
     });
 
     it('disables a target over a slow disk: no success before its I/O has ended', async () => {
@@ -305,7 +300,6 @@ describe('gates and targets', function () {
       await host.ok(volume.disable(40_000));
       await nothingLands(volume, 12);
       expect((await writer.report(90_000)).error).to.be.a('string');
-      await removeSlowDevice(volume);
     });
 
     it('revokes one of two over a slow disk, in the same way', async () => {
@@ -319,7 +313,6 @@ describe('gates and targets', function () {
       await host.ok(volume.revoke(two.machine, 40_000));
       await nothingLands(volume, 12);
       expect((await writer.report(90_000)).error).to.be.a('string');
-      await removeSlowDevice(volume);
     });
   });
 
@@ -444,7 +437,6 @@ describe('gates and targets', function () {
         `dmsetup info -c --noheadings -o suspended ${volume.gatePath}; pgrep -fc gate-guard || true`,
       );
       expect(stdout).to.match(/^Active\s+0/);
-      await removeSlowDevice(volume);
     });
   });
 

@@ -1,5 +1,6 @@
 /** What LIO needs before any target: its modules, configfs, and the iSCSI fabric's folder. */
 import { CommandError, type Commands } from '../../system/commands.ts';
+import { log } from '../../system/context.ts';
 import type { Files } from '../../system/files.ts';
 import { step } from '../../system/step.ts';
 import { errorCode } from './configfs.ts';
@@ -42,10 +43,13 @@ export class Fabric {
   async #load(): Promise<string[]> {
     if ((await this.#files.stat(this.#layout.iscsi)) !== undefined) return [];
     try {
-      await step('target-modules-load', () =>
-        this.#commands.run({ file: 'modprobe', args: ['-a', ...MODULES], kind: 'mutate' }),
-      );
-      await step('target-fabric-make', () => this.#makeFabric());
+      // The modules may be there without modprobe: built in, or loaded by somebody else.
+      if ((await this.#files.stat(this.#layout.core)) === undefined || !(await this.#hasMadeFabric())) {
+        await step('target-modules-load', () =>
+          this.#commands.run({ file: 'modprobe', args: ['-a', ...MODULES], kind: 'mutate' }),
+        );
+        await this.#makeFabric();
+      }
       return [];
     } catch (error) {
       const reason = error instanceof CommandError ? error.shortMessage : (errorCode(error) ?? String(error));
@@ -56,9 +60,19 @@ export class Fabric {
     }
   }
 
+  async #hasMadeFabric(): Promise<boolean> {
+    try {
+      await this.#makeFabric();
+      return true;
+    } catch (error) {
+      log().info({ err: error }, 'the iSCSI fabric is not there yet; its modules are loaded');
+      return false;
+    }
+  }
+
   async #makeFabric(): Promise<void> {
     try {
-      await this.#files.mkdir(this.#layout.iscsi);
+      await step('target-fabric-make', () => this.#files.mkdir(this.#layout.iscsi));
     } catch (error) {
       if (errorCode(error) !== 'EEXIST') throw error;
     }

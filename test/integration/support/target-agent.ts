@@ -59,7 +59,8 @@ async function serve(request: AgentRequest): Promise<AgentAnswer[]> {
   const commands = new HostCommands({ host: { mode: 'direct' }, owner: 'agent', outputFolder: '/run' });
   await commands.prepare();
   const files = new BlockingFiles();
-  await files.stat('/');
+  // Starts the helper, which takes long where everything is emulated.
+  await files.stat('/', { timeoutMs: 120_000 });
   const gates = new DmGates({ commands, files, runDir: '/run/target-agent' });
   const targets = new LioTargets({ files, commands, iqnPrefix: request.iqnPrefix, portals: request.portals });
 
