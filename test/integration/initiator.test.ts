@@ -161,7 +161,8 @@ describe('initiator', function () {
   });
 
   it('logs in to 20 targets at once, no secret in any argument, each disk the right one', async () => {
-    const all = await Promise.all(Array.from({ length: 20 }, () => makeTarget({ sizeMib: 8 })));
+    const all: HandMadeTarget[] = [];
+    while (all.length < 20) all.push(await makeTarget({ sizeMib: 8 }));
     // iscsiadm's every start is written down by a wrapper that comes first in the adapter's PATH, and the process list
     // is sampled beside it.
     const wrapper = '/usr/local/sbin/iscsiadm';
