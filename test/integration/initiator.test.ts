@@ -174,6 +174,7 @@ describe('initiator', function () {
       calls: all.map((target) => ['login', spec(target)]),
       parallel: true,
       loginTimeoutMs: 120_000,
+      loginConcurrency: 5,
     });
     await sampler.kill();
     const starts = await node.machine.readFile(started);

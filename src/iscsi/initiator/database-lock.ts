@@ -11,7 +11,7 @@ import { log } from '../../system/context.ts';
 import type { Files } from '../../system/files.ts';
 import { KeyedMutex } from '../../system/keyed-mutex.ts';
 import { errorCode, IscsiError, isGone } from './errors.ts';
-import { pollUntil } from './poll.ts';
+import { PATIENT, pollUntil } from './poll.ts';
 
 const LOCK_FOLDER = '/run/lock/iscsi';
 const LOCK_NAME = 'lock.write';
@@ -70,9 +70,9 @@ export class DatabaseLock {
       );
     }
     const owner = `lvm-iscsi-csi.${this.#pid}.${startTime}`;
-    await this.#files.mkdir(this.#folder, { recursive: true, mode: 0o770 });
-    await this.#ignoring('EEXIST', this.#files.createExclusive(this.#path(owner), { mode: 0o600 }));
-    await this.#removeDeadOwners();
+    await this.#files.mkdir(this.#folder, { ...PATIENT, recursive: true, mode: 0o770 });
+    await this.#removeLeftovers(owner);
+    await this.#files.createExclusive(this.#path(owner), { ...PATIENT, mode: 0o600 });
     const acquired = await pollUntil(async () => ((await this.#tryLink(owner)) ? true : undefined), {
       timeoutMs: this.#waitMs,
       intervalMs: RETRY_MS,
@@ -87,7 +87,7 @@ export class DatabaseLock {
 
   async #tryLink(owner: string): Promise<boolean> {
     try {
-      await this.#files.link(this.#path(owner), this.#path(LOCK_NAME));
+      await this.#files.link(this.#path(owner), this.#path(LOCK_NAME), PATIENT);
       return true;
     } catch (error) {
       if (errorCode(error) === 'EEXIST') return false;
@@ -96,21 +96,22 @@ export class DatabaseLock {
   }
 
   /**
-   * Breaks the lock of a process of ours that has died, and removes what it left. The lock goes before the name that
+   * Breaks the lock of a process of ours that has died, and removes what it left; also what this very process has left,
+   * by a call that overran: whoever is here has the mutex, so nobody in this process holds the lock. The lock goes before the name that
    * tells whose it was: a crash between the two must not leave a lock that nobody can recognise.
    */
-  async #removeDeadOwners(): Promise<void> {
-    for (const name of await this.#files.readdir(this.#folder)) {
+  async #removeLeftovers(own: string): Promise<void> {
+    for (const name of await this.#files.readdir(this.#folder, PATIENT)) {
       const match = OWNER.exec(name);
       if (match === null) continue;
       const [, pid, startTime] = match;
-      if ((await this.#startTime(Number(pid))) === startTime) continue;
-      const ownerStat = await this.#files.lstat(this.#path(name));
-      const lockStat = await this.#files.lstat(this.#path(LOCK_NAME));
+      if (name !== own && (await this.#startTime(Number(pid))) === startTime) continue;
+      const ownerStat = await this.#files.lstat(this.#path(name), PATIENT);
+      const lockStat = await this.#files.lstat(this.#path(LOCK_NAME), PATIENT);
       if (ownerStat !== undefined && ownerStat.inode === lockStat?.inode) {
         log().warn(
           { pid: Number(pid) },
-          "breaking open-iscsi's database lock: its holder, an earlier run of ours, has died",
+          "breaking open-iscsi's database lock: it was left by an earlier run of ours, or by a call of ours that overran",
         );
         await this.#unlink(LOCK_NAME);
       }
@@ -121,7 +122,7 @@ export class DatabaseLock {
   /** Field 22 of /proc/PID/stat, clock ticks since boot: with the pid it names one process for good (proc(5)). */
   async #startTime(pid: number): Promise<string | undefined> {
     try {
-      const stat = await this.#files.readText(`${this.#hostRoot}/proc/${pid}/stat`);
+      const stat = await this.#files.readText(`${this.#hostRoot}/proc/${pid}/stat`, PATIENT);
       // The command's name, field 2, is in parentheses and may hold anything.
       return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
     } catch (error) {
@@ -135,14 +136,10 @@ export class DatabaseLock {
   }
 
   async #unlink(name: string): Promise<void> {
-    await this.#ignoring('ENOENT', this.#files.unlink(this.#path(name)));
-  }
-
-  async #ignoring(code: string, action: Promise<void>): Promise<void> {
     try {
-      await action;
+      await this.#files.unlink(this.#path(name), PATIENT);
     } catch (error) {
-      if (errorCode(error) !== code) throw error;
+      if (!isGone(error)) throw error;
     }
   }
 }

@@ -8,7 +8,7 @@ import { log } from '../../system/context.ts';
 import { FileTimeoutError } from '../../system/files.ts';
 import { step } from '../../system/step.ts';
 import { errorCode, explainMissingProgram, IscsiError, isGone } from './errors.ts';
-import { pollUntil } from './poll.ts';
+import { PATIENT, pollUntil } from './poll.ts';
 import type { Sysfs } from './sysfs.ts';
 import type { IscsiSession, ScsiDisk } from './types.ts';
 
@@ -174,7 +174,7 @@ export class Disks {
   async #usable(session: IscsiSession, lun: number): Promise<ScsiDisk | undefined> {
     const [disk] = await this.list(session, lun);
     if (disk === undefined) return undefined;
-    const node = await this.#sysfs.files.stat(`${this.#hostRoot}${disk.path}`);
+    const node = await this.#sysfs.files.stat(`${this.#hostRoot}${disk.path}`, PATIENT);
     return node?.kind === 'block' && node.rdev === disk.majorMinor ? disk : undefined;
   }
 
@@ -215,7 +215,7 @@ export class Disks {
   async #serial(name: string): Promise<string | undefined> {
     try {
       const path = this.#sysfs.path(`block/${name}/device/vpd_pg80`);
-      return parseSerialPage(await this.#sysfs.files.readBytes(path, 0, VPD_PAGE_BYTES));
+      return parseSerialPage(await this.#sysfs.files.readBytes(path, 0, VPD_PAGE_BYTES, PATIENT));
     } catch (error) {
       if (isGone(error) || errorCode(error) === 'EINVAL') return undefined;
       throw error;

@@ -17,3 +17,9 @@ export async function pollUntil<T>(probe: () => Promise<T | undefined>, options:
     await sleep(Math.min(options.intervalMs, leftMs));
   }
 }
+
+/**
+ * For files that cannot block in the kernel (sysfs attributes, small files on the root disk): only a starved machine
+ * takes long over them (measured: 20 logins at once on an emulated, overloaded processor), and failing helps nobody then.
+ */
+export const PATIENT = { timeoutMs: 60_000 } as const;

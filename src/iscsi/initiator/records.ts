@@ -16,6 +16,7 @@ import { step } from '../../system/step.ts';
 import type { DatabaseLock } from './database-lock.ts';
 import { errorCode, IscsiError, isGone } from './errors.ts';
 import { EXIT, exitFailure, type Iscsiadm, timedOut } from './iscsiadm.ts';
+import { PATIENT } from './poll.ts';
 import { formatPortal, type Portal } from './portal.ts';
 
 const DATABASES = ['/etc/iscsi', '/var/lib/iscsi'] as const;
@@ -62,11 +63,11 @@ export class NodeRecords {
         const folder = this.#host(`${database}/nodes/${targetIqn}`);
         const record = `${folder}/${fileName(portal)}`;
         await this.#unlink(temporary);
-        await this.#files.createExclusive(temporary, { mode: 0o600 });
-        await this.#files.writeAttribute(temporary, text);
-        await this.#files.mkdir(folder, { recursive: true, mode: 0o700 });
+        await this.#files.createExclusive(temporary, { ...PATIENT, mode: 0o600 });
+        await this.#files.writeAttribute(temporary, text, PATIENT);
+        await this.#files.mkdir(folder, { ...PATIENT, recursive: true, mode: 0o700 });
         await this.#unlink(record);
-        await this.#files.link(temporary, record);
+        await this.#files.link(temporary, record, PATIENT);
         await this.#unlink(temporary);
       }),
     );
@@ -95,7 +96,7 @@ export class NodeRecords {
       if (isPlainRecord(name, portal)) await this.#unlink(this.#host(`${folder}/${name}`));
     }
     try {
-      await this.#files.rmdir(this.#host(folder));
+      await this.#files.rmdir(this.#host(folder), PATIENT);
     } catch (error) {
       // Another portal's record is there, or iscsiadm was quicker.
       if (!isGone(error) && errorCode(error) !== 'ENOTEMPTY') throw error;
@@ -149,7 +150,7 @@ export class NodeRecords {
   /** undefined when the folder is not there. */
   async #names(folder: string): Promise<string[] | undefined> {
     try {
-      return await this.#files.readdir(this.#host(folder));
+      return await this.#files.readdir(this.#host(folder), PATIENT);
     } catch (error) {
       if (isGone(error)) return undefined;
       throw error;
@@ -158,7 +159,7 @@ export class NodeRecords {
 
   async #unlink(path: string): Promise<void> {
     try {
-      await this.#files.unlink(path);
+      await this.#files.unlink(path, PATIENT);
     } catch (error) {
       if (!isGone(error)) throw error;
     }

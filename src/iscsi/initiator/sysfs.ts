@@ -1,6 +1,7 @@
 /** Reading sysfs of the host: objects there vanish at any time, and only that is ever taken for "absent". */
-import type { FileOptions, Files } from '../../system/files.ts';
+import type { Files } from '../../system/files.ts';
 import { errorCode, isGone } from './errors.ts';
+import { PATIENT } from './poll.ts';
 
 export class Sysfs {
   readonly files: Files;
@@ -17,9 +18,9 @@ export class Sysfs {
   }
 
   /** Trimmed text; undefined when the object has gone. */
-  async attribute(relative: string, options?: FileOptions): Promise<string | undefined> {
+  async attribute(relative: string): Promise<string | undefined> {
     try {
-      return (await this.files.readText(this.path(relative), options)).trim();
+      return (await this.files.readText(this.path(relative), PATIENT)).trim();
     } catch (error) {
       if (isGone(error)) return undefined;
       throw error;
@@ -40,7 +41,7 @@ export class Sysfs {
   /** [] when the folder has gone. */
   async names(relative: string): Promise<string[]> {
     try {
-      return await this.files.readdir(this.path(relative));
+      return await this.files.readdir(this.path(relative), PATIENT);
     } catch (error) {
       if (isGone(error)) return [];
       throw error;
@@ -53,7 +54,7 @@ export class Sysfs {
    */
   async link(relative: string): Promise<string | undefined> {
     try {
-      return await this.files.readlink(this.path(relative));
+      return await this.files.readlink(this.path(relative), PATIENT);
     } catch (error) {
       if (isGone(error)) return undefined;
       throw error;

@@ -76,6 +76,14 @@ describe("initiator: open-iscsi's database lock", () => {
     expect(await names()).to.deep.equal([]);
   });
 
+  it('takes back what a call of this very process has left', async () => {
+    const own = `run/lock/iscsi/lvm-iscsi-csi.${process.pid}.4711`;
+    await host.write(own, '');
+    await link(host.path(own), host.path(LOCK));
+    expect(await lock().run(async () => 'done')).to.equal('done');
+    expect(await names()).to.deep.equal([]);
+  });
+
   it("does not break another living process's, nor somebody else's beside a dead name of ours", async () => {
     await host.process(77, 1);
     await host.write('run/lock/iscsi/lvm-iscsi-csi.77.1', '');
