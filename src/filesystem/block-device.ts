@@ -46,8 +46,9 @@ export class BlockDevices {
 
   /**
    * Makes the kernel fail every further I/O of a SCSI disk at once, so that what is dirty in the page cache can never
-   * reach it: removing a disk whose session works flushes (del_gendisk, sd_shutdown), and iscsid removes the disk
-   * before it logs out. A disk that is gone is no error.
+   * reach it: the periodic writeback and the journal's commits go on until the disk is gone, which takes a logout.
+   * (The removal itself writes nothing, MEASURED on 6.1: a disk in state "cancel" refuses I/O before del_gendisk syncs
+   * it.) A disk that is gone is no error.
    */
   async failIo(name: string): Promise<void> {
     const attribute = `${this.#sys}/block/${name}/device/state`;

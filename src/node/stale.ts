@@ -3,9 +3,9 @@
  * session that ended under a mount. Its dirty pages belong to a volume that others may have written since: so its I/O is
  * made to fail first, and it is never flushed and never reused.
  *
- * The order matters. iscsid removes the disks of a session before it logs out, and the kernel writes a disk's dirty
- * pages when it is removed (del_gendisk syncs what is mounted): over a session that works, they would land. Hence
- * offline, logout, unmount; and the record goes last, so that a crash in between leaves it to be found stale again.
+ * The order matters. The kernel writes dirty pages back whenever it likes, for as long as the session works, and an
+ * unmount of a working disk writes them all: hence offline, logout, unmount; and the record goes last, so that a crash
+ * in between leaves it to be found stale again.
  */
 import { DriverError } from '../errors.ts';
 import { boundDeviceName, type MountEntry, mountAt, mountsOfDevice } from '../filesystem/mount-table.ts';

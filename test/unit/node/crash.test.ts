@@ -185,7 +185,7 @@ describe('crashes and earlier lives: real mounts on loop devices, FAKE initiator
       volume.expectNothingLeft();
     });
 
-    it('its I/O cannot be failed: no logout, since that would flush', async () => {
+    it('its I/O cannot be failed: nothing is torn down, since an unmount would flush', async () => {
       const volume = bench.ext4();
       await volume.stage();
       volume.nonce = 'd'.repeat(32);
