@@ -109,7 +109,7 @@ describe('node plugin, without a controller', function () {
     await volume.down();
   });
 
-  it('what has never been written of an earlier attachment never is, though its session works; the control does land', async () => {
+  it('what has never been written of an earlier attachment never is, though its session works', async () => {
     // Without CHAP, so that the session of the first life goes on working whatever the nonce.
     const volume = await (await make('ext4', 64, { chap: false })).up();
     await sh('echo 6000 > /proc/sys/vm/dirty_writeback_centisecs; echo 600000 > /proc/sys/vm/dirty_expire_centisecs');
@@ -121,11 +121,13 @@ describe('node plugin, without a controller', function () {
     // The journal has the file's name since its last regular commit; the data has never been on its way.
     expect(await sh(`cat ${volume.targetPath}/old 2>/dev/null | wc -c`)).to.equal('0');
     expect(await onDisk(volume)).to.equal('0');
-    expect(await sh('dmesg | grep -c "I/O error, dev sd" || true'), 'writes were made to fail').not.to.equal('0');
-    // The control: a plain logout in the same place writes it all.
+    expect(await sh('dmesg | tail -40'), 'writes were made to fail').to.match(
+      /rejecting I\/O to offline device|I\/O error|lost (async|sync) page write|delayed block allocation failed/i,
+    );
+    // The control: the same data is seen on the disk once the kernel writes it.
     await dirty('control');
     expect(await onDisk(volume)).to.equal('0');
-    await sh(`iscsiadm -m node -T ${volume.target.targetIqn} --logout`);
+    await sh(`sync -f ${volume.targetPath}`);
     expect(Number(await onDisk(volume))).to.be.above(1000);
     await node.run(volume.unpublish, volume.unstage);
   });
