@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CommonConfig, ControllerConfig } from '../config-types.ts';
 import { DriverError } from '../errors.ts';
+import { prepareShutdown } from '../iscsi/target/shutdown-unit.ts';
 import { Wiper } from '../lvm/wiper.ts';
 import { log, withContext } from '../system/context.ts';
 import { acquireHostLock, describeHolder, type HostLock } from '../system/host-lock.ts';
@@ -39,6 +40,7 @@ export function startBackend(config: ControllerSettings, dependencies: RoleDepen
       const host = storageHost(config, dependencies);
       const { backend, wiper } = await makeBackend(config, dependencies, host, waiting, stopped);
       parts.wiper = wiper;
+      await prepareShutdown({ ...dependencies, hostRoot: config.hostRoot, iqnPrefix: config.controller.iqnPrefix });
       wiper.start();
       waiting.backend = backend;
       controllerMetrics(dependencies.metrics, config.controller.volumeGroup, host, backend, wiper);

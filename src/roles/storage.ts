@@ -47,7 +47,13 @@ export function storageHost(
     blankTrust,
     isOurs,
     gates: new DmGates({ commands, files, runDir, hostRoot }),
-    targets: new LioTargets({ commands, files, iqnPrefix: controller.iqnPrefix, portals: controller.portals }),
+    targets: new LioTargets({
+      commands,
+      files,
+      iqnPrefix: controller.iqnPrefix,
+      portals: controller.portals,
+      owner: controller.volumeGroup,
+    }),
     limiter,
     // The grown end of an attached volume lies under a gate that holds the LV open.
     zeroRange: (path, offsetBytes, lengthBytes) =>

@@ -26,6 +26,8 @@ export class LvmBackend implements Backend {
   /** Why no call can be served yet; undefined once the first reconciliation is through. */
   #notReady: string | undefined = 'the controller is starting: the volume group has not been read yet';
 
+  #portalProblem: string | undefined;
+
   constructor(deps: BackendDependencies) {
     this.#deps = deps;
   }
@@ -36,6 +38,7 @@ export class LvmBackend implements Backend {
     try {
       const result = await reconcile(this.#deps, this.#mutex, { atStart });
       this.#notReady = undefined;
+      this.#portalProblem = result.portalProblem;
       return result;
     } catch (error) {
       if (atStart)
@@ -48,7 +51,7 @@ export class LvmBackend implements Backend {
   }
 
   async probe(): Promise<ProbeResult> {
-    const reasons = this.#notReady === undefined ? [] : [this.#notReady];
+    const reasons = [this.#notReady, this.#portalProblem].filter((reason) => reason !== undefined);
     reasons.push(...(await this.#deps.targets.problems()));
     try {
       const { vg } = await this.#deps.lvm.read();

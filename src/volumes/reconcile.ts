@@ -2,7 +2,7 @@
  * At start, and now and then: what the VG's tags say is made true in device-mapper and LIO, one target at a time. What is
  * right is not touched, so sessions with live I/O never notice. A VG that is absent or partial changes nothing.
  */
-import type { TargetState } from '../iscsi/target/types.ts';
+import type { TargetState, Targets } from '../iscsi/target/types.ts';
 import { log } from '../system/context.ts';
 import type { KeyedMutex } from '../system/keyed-mutex.ts';
 import { hideDeleted } from './deletion.ts';
@@ -16,8 +16,10 @@ import { VolumeTable } from './volume-table.ts';
 export interface ReconcileResult {
   readonly repaired: number;
   readonly removed: number;
-  /** One for each volume that could not be repaired; the others were. */
+  /** One for each volume that could not be repaired, and one for the portals; the others were. */
   readonly failures: readonly string[];
+  /** Why no initiator can reach this host; undefined when it can. */
+  readonly portalProblem: string | undefined;
 }
 
 /**
@@ -74,6 +76,9 @@ export async function reconcile(
     }
   }
 
+  const portalProblem = await holdPortals(targets);
+  if (portalProblem !== undefined) failures.push(portalProblem);
+
   for (const volumeId of await leftovers(deps, table, serving)) {
     await attempt(volumeId, 'removal of a leftover export', async () => {
       // Published meanwhile? Then it is no leftover.
@@ -89,7 +94,17 @@ export async function reconcile(
       await attempt(lv.name, 'hiding of a deleted volume', () => hideIfStillThere(deps, lv.name));
   }
   deps.wipeQueue.wake();
-  return { repaired, removed, failures };
+  return { repaired, removed, failures, portalProblem };
+}
+
+async function holdPortals(targets: Targets): Promise<string | undefined> {
+  try {
+    await targets.holdPortals();
+    return undefined;
+  } catch (error) {
+    log().error({ err: error }, 'the portals cannot be opened');
+    return `the portals cannot be opened: ${error instanceof Error ? error.message : String(error)}`;
+  }
 }
 
 async function hideIfStillThere(deps: BackendDependencies, volumeId: string): Promise<void> {

@@ -2,6 +2,7 @@
 import { TargetError } from './errors.ts';
 
 const VOLUME_ID = /^volume-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+const PORTAL_HOLDER = 'portal-';
 export const HBA_NAME = /^iblock_([0-9]+)$/;
 
 export function isVolumeId(name: string): boolean {
@@ -24,6 +25,15 @@ export class TargetLayout {
 
   isOurPrefix(targetIqn: string): boolean {
     return targetIqn.startsWith(`${this.#iqnPrefix}:`);
+  }
+
+  /** The target without LUNs that keeps the portals listening; `owner` keeps those of two volume groups on one host apart. */
+  portalHolder(owner: string): string {
+    return `${this.#iqnPrefix}:${PORTAL_HOLDER}${owner.toLowerCase().replaceAll(/[^a-z0-9.-]/g, '-')}`;
+  }
+
+  isPortalHolder(targetIqn: string): boolean {
+    return targetIqn.startsWith(`${this.#iqnPrefix}:${PORTAL_HOLDER}`);
   }
 
   /** The volume that a target of ours serves; undefined when the name after the prefix is no volume id. */

@@ -4,6 +4,7 @@ import { Deadline, lockWithin } from '../../system/deadline.ts';
 import type { Files } from '../../system/files.ts';
 import { KeyedMutex } from '../../system/keyed-mutex.ts';
 import { ConfigFs, errorCode } from './configfs.ts';
+import { makeFolder } from './configfs-calls.ts';
 import { TargetBuilder } from './converge.ts';
 import { TargetError, TargetTimeoutError } from './errors.ts';
 import { Fabric } from './fabric.ts';
@@ -25,6 +26,8 @@ export interface LioTargetsOptions {
   readonly iqnPrefix: string;
   /** "address:port" list, IPv6 in brackets. */
   readonly portals: readonly string[];
+  /** Names the target that holds the portals: the volume group. */
+  readonly owner: string;
 }
 
 /** Nothing in here waits for I/O, except where a deadline is given. */
@@ -37,6 +40,7 @@ export class LioTargets implements Targets {
   readonly #fabric: Fabric;
   readonly #portals: Portals;
   readonly #builder: TargetBuilder;
+  readonly #holder: string;
   readonly #mutex = new KeyedMutex();
 
   constructor(options: LioTargetsOptions) {
@@ -44,6 +48,7 @@ export class LioTargets implements Targets {
     this.#layout = new TargetLayout(options.configfsRoot ?? '/sys/kernel/config', options.iqnPrefix);
     this.#fabric = new Fabric(options.files, options.commands, this.#layout);
     this.#portals = new Portals(options.portals);
+    this.#holder = this.#layout.portalHolder(options.owner);
     this.#builder = new TargetBuilder(this.#layout, this.#portals);
   }
 
@@ -80,6 +85,21 @@ export class LioTargets implements Targets {
         throw new TargetError('kernel', `target ${targetIqn} is not complete: its portals stay closed`);
       }
       await this.#portals.converge(fs, paths, found.portals);
+    });
+  }
+
+  /** @throws TargetError; TargetTimeoutError when the kernel does not answer. */
+  async holdPortals(): Promise<void> {
+    await this.#exclusive(this.#holder, ENSURE_TIMEOUT_MS, async (fs) => {
+      const problems = await this.#fabric.prepare();
+      if (problems.length > 0) throw new TargetError('kernel', problems.join('; '));
+      const paths = this.#layout.target(this.#holder);
+      const found = await readTarget(fs, paths);
+      const before =
+        found?.hasPortalGroup === true
+          ? []
+          : [makeFolder('target-holder-make', paths.iqn), makeFolder('target-holder-tpg-make', paths.tpg)];
+      await this.#portals.converge(fs, paths, found?.portals ?? [], { before, after: [] });
     });
   }
 

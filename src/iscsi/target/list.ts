@@ -22,7 +22,7 @@ export async function listTargets(fs: ConfigFs, layout: TargetLayout): Promise<T
   const states: TargetState[] = [];
   const [iqns] = await fs.ask(folder(layout.iscsi));
   await forEach(
-    iqns.filter((name) => layout.isOurPrefix(name)),
+    iqns.filter((name) => layout.isOurPrefix(name) && !layout.isPortalHolder(name)),
     async (targetIqn) => {
       const found = await readTarget(fs, layout.target(targetIqn));
       if (found === undefined) return;

@@ -55,6 +55,12 @@ export interface Targets {
   ensure(spec: TargetSpec, options?: { portals?: boolean }): Promise<void>;
   /** Adds the configured portals to an otherwise complete target. */
   openPortals(targetIqn: string): Promise<void>;
+  /**
+   * Makes the configured portals listen, whether a volume is exported or not: a target of our own without LUNs or ACLs,
+   * never enabled, holds them. Without it the last volume's portal goes with its target, and an initiator can't tell
+   * "you have been cut off" from "the storage host is down". list() leaves it out.
+   */
+  holdPortals(): Promise<void>;
   /** Ends one initiator's sessions and bars it: random password, cmdsn_depth, mapped LUN, ACL. Others are not disturbed. */
   revoke(targetIqn: string, initiatorIqn: string, options: { timeoutMs: number }): Promise<void>;
   /** `enable` ← 0: ends every session of the target; then each ACL is removed (waits for its sessions). */

@@ -1,11 +1,11 @@
 /** After everything: nothing of the driver's is left on any host. Called after each test. */
 import type { Deployment } from './deployment.ts';
 
-/** Each prints one line for each thing left; `prefix: what`. */
+/** Each prints one line for each thing left; `prefix: what`. The target that holds the portals stays, without ACLs or LUNs. */
 const STORAGE = `
 vgs cinder-volumes >/dev/null 2>&1 && lvs --noheadings -o lv_name,lv_tags cinder-volumes | sed 's/^ */LV: /'
 dmsetup ls 2>/dev/null | grep '^gate-' | sed 's/^/gate: /'
-for t in /sys/kernel/config/target/iscsi/iqn.*; do [ -d "$t" ] && echo "target: $t"; done
+for t in /sys/kernel/config/target/iscsi/iqn.*; do [ -d "$t" ] && echo "target: $t"; done | grep -v ":portal-cinder-volumes$"
 for t in /sys/kernel/config/target/iscsi/iqn.*/tpgt_1/acls/*; do [ -d "$t" ] && echo "ACL: $t"; done
 for b in /sys/kernel/config/target/core/iblock_*/*; do [ -d "$b" ] && echo "backstore: $b"; done
 true`;

@@ -62,7 +62,13 @@ async function serve(request: AgentRequest): Promise<AgentAnswer[]> {
   // Starts the helper, which takes long where everything is emulated.
   await files.stat('/', { timeoutMs: 120_000 });
   const gates = new DmGates({ commands, files, runDir: '/run/target-agent' });
-  const targets = new LioTargets({ files, commands, iqnPrefix: request.iqnPrefix, portals: request.portals });
+  const targets = new LioTargets({
+    files,
+    commands,
+    iqnPrefix: request.iqnPrefix,
+    portals: request.portals,
+    owner: 'test',
+  });
 
   const invoke = async ([method, ...args]: AgentCall): Promise<unknown> => {
     if (method === 'all') return await Promise.all((args[0] as AgentCall[]).map(invoke));

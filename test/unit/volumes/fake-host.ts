@@ -209,6 +209,7 @@ export class FakeHost {
       this.#mutate('target-portals', () => {
         for (const target of this.targets.values()) if (target.targetIqn === iqn) target.portals = true;
       }),
+    holdPortals: () => this.#mutate('target-hold', () => {}),
     revoke: (iqn, initiatorIqn) =>
       this.#mutate('target-revoke', () => {
         for (const [id, target] of this.targets) {

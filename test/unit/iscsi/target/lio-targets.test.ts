@@ -47,6 +47,7 @@ describe('targets', () => {
       configfsRoot: lio.root,
       iqnPrefix: PREFIX,
       portals: ['10.0.0.1:3260'],
+      owner: 'cinder_volumes',
     });
 
   beforeEach(() => {
@@ -201,9 +202,25 @@ describe('targets', () => {
       configfsRoot: lio.root,
       iqnPrefix: PREFIX,
       portals: [],
+      owner: 'cinder_volumes',
     });
     expect(await errorOf(failing.list())).to.have.property('code', 'EIO');
     expect(await errorOf(failing.remove(VOLUME, IQN, { timeoutMs: 100 }))).to.have.property('code', 'EIO');
+  });
+
+  it('have a holder that keeps the portals, is never enabled, and is no target of a volume', async () => {
+    await targets.holdPortals();
+    const holder = `iscsi/${PREFIX}:portal-cinder-volumes`;
+    expect(lio.changes).to.deep.equal([
+      `mkdir ${holder}`,
+      `mkdir ${holder}/tpgt_1`,
+      `mkdir ${holder}/tpgt_1/np/10.0.0.1:3260`,
+    ]);
+    expect(await targets.list()).to.deep.equal([]);
+    lio.changes.length = 0;
+    await targets.holdPortals();
+    await fresh().holdPortals();
+    expect(lio.changes).to.deep.equal([]);
   });
 
   it('of others are never touched', async () => {
