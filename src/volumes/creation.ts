@@ -6,6 +6,7 @@ import { contentFor } from './capabilities.ts';
 import { discardVolume, hideDeleted } from './deletion.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { explainLvm, noRoom } from './lvm-errors.ts';
+import { requireMetadataRoom } from './metadata-room.ts';
 import type { Volume, VolumeContent } from './model.ts';
 import { newToken, volumeIdForName } from './names.ts';
 import { parseParameters } from './parameters.ts';
@@ -59,6 +60,7 @@ export async function createVolume(deps: BackendDependencies, request: CreateVol
     };
   } else {
     if (table.report.vg.freeBytes < sizeBytes) throw noRoom(sizeBytes, table.report.vg, deps.wipeQueue);
+    requireMetadataRoom(table, `volume "${request.name}" could not be created`);
     const identity = { clusterId: config.clusterId, name: request.name, serial: newToken(), content };
     // Nothing more to do to it: born ready, in one metadata commit.
     const made = isBlank && content.kind === 'raw';

@@ -9,15 +9,13 @@ import { createVolume } from './creation.ts';
 import { deleteVolume } from './deletion.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { expandVolume } from './expansion.ts';
+import { hasMetadataRoom } from './metadata-room.ts';
 import type { CapacityRange, Volume, VolumeCapability } from './model.ts';
 import { targetIqn, volumeIdForName } from './names.ts';
 import { parseParameters } from './parameters.ts';
 import type { PublishContext } from './publish-context.ts';
 import { type ReconcileResult, reconcile } from './reconcile.ts';
 import { VolumeTable } from './volume-table.ts';
-
-/** An LV more needs about 500 bytes of VG metadata with its tags; less than this left means that none fits safely. */
-const METADATA_RESERVE_BYTES = 4096;
 
 export class LvmBackend implements Backend {
   readonly #deps: BackendDependencies;
@@ -115,7 +113,8 @@ export class LvmBackend implements Backend {
     capabilities: readonly VolumeCapability[],
   ): Promise<Capacity> {
     this.#requireReady();
-    const { vg } = (await this.#table()).report;
+    const table = await this.#table();
+    const { vg } = table.report;
     const none = { availableBytes: 0, maximumVolumeSizeBytes: 0, minimumVolumeSizeBytes: vg.extentSizeBytes };
     // CSI: capacity for volumes of that kind; of a kind that can't be made there is none.
     try {
@@ -125,7 +124,7 @@ export class LvmBackend implements Backend {
       throw error;
     }
     if (this.capabilityProblem(undefined, capabilities) !== undefined) return none;
-    if (vg.metadataFreeBytes < METADATA_RESERVE_BYTES) {
+    if (!hasMetadataRoom(table)) {
       log().warn(
         { metadataFreeBytes: vg.metadataFreeBytes },
         'the metadata area of the volume group is nearly full: no capacity is told',

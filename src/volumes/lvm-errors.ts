@@ -14,6 +14,12 @@ export async function explainLvm<T>(problem: string, vgName: string, action: () 
   }
 }
 
+export function metadataFull(problem: string, found: string, options?: ErrorOptions): DriverError {
+  const action =
+    'delete volumes, or add a physical volume with a larger area (pvcreate --metadatasize 64m, then vgextend); an existing area cannot grow';
+  return new DriverError('RESOURCE_EXHAUSTED', { problem, found, action }, options);
+}
+
 function toDriverError(error: LvmError, problem: string, vgName: string): DriverError {
   const cause = { cause: error };
   switch (error.kind) {
@@ -28,14 +34,9 @@ function toDriverError(error: LvmError, problem: string, vgName: string): Driver
         cause,
       );
     case 'metadata-full':
-      return new DriverError(
-        'RESOURCE_EXHAUSTED',
-        {
-          problem,
-          found: `the metadata area of volume group "${vgName}" is full (see vg_mda_free of vgs)`,
-          action:
-            'delete volumes, or add a physical volume with a larger area (pvcreate --metadatasize 64m, then vgextend); an existing area cannot grow',
-        },
+      return metadataFull(
+        problem,
+        `the metadata area of volume group "${vgName}" is full (see vg_mda_free of vgs)`,
         cause,
       );
     case 'vg-not-found':

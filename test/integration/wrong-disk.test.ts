@@ -13,7 +13,7 @@ const FOREIGN: { name: string; fill: (lv: string) => string; words: RegExp }[] =
   },
   {
     name: 'raw data',
-    fill: (lv) => `dd if=/dev/urandom of=${lv} bs=1M count=320 oflag=direct status=none || true`,
+    fill: (lv) => `blkdiscard -z ${lv}; dd if=/dev/urandom of=${lv} bs=1M count=4 oflag=direct status=none`,
     words: /data|unknown/i,
   },
   { name: 'nothing at all', fill: (lv) => `blkdiscard -z ${lv}`, words: /blank|nothing|no file system|zero/i },
@@ -34,12 +34,12 @@ describe('never reformat, never the wrong disk', () => {
       const { storage } = deployment.lab;
       const volume = await new TestVolume(deployment, { name: `foreign ${name}`, sizeBytes: 320 * MIB }).create();
       await storage.exec(fill(volume.lvPath));
-      const before = (await storage.exec(`sha256sum < ${volume.lvPath}`)).stdout;
+      const before = (await storage.exec(`cksum < ${volume.lvPath}`)).stdout;
       await volume.attach(node);
       const failure = await failureOf(volume.stage(node));
       expect(failure.code).to.equal('FAILED_PRECONDITION');
       expect(failure.message).to.match(words);
-      expect((await storage.exec(`echo 1 > /proc/sys/vm/drop_caches; sha256sum < ${volume.lvPath}`)).stdout).to.equal(
+      expect((await storage.exec(`echo 1 > /proc/sys/vm/drop_caches; cksum < ${volume.lvPath}`)).stdout).to.equal(
         before,
       );
       await volume.unstage(node);

@@ -31,6 +31,7 @@ export class FakeHost {
   /** What happened, for tests of the order. */
   readonly calls: string[] = [];
   vgBytes = 64 * GIB;
+  metadataFreeBytes = 1 << 19;
   blank = false;
   missingPvs = 0;
   /** Dies at the n-th mutation from now on, before or after it takes effect. */
@@ -88,7 +89,7 @@ export class FakeHost {
           freeBytes: this.freeBytes(),
           extentSizeBytes: EXTENT,
           metadataSizeBytes: 1 << 20,
-          metadataFreeBytes: 1 << 19,
+          metadataFreeBytes: this.metadataFreeBytes,
           tags: [],
           missingPvCount: this.missingPvs,
           exported: false,

@@ -86,6 +86,18 @@ describe('volumes over a fake host', () => {
     ).to.equal('RESOURCE_EXHAUSTED');
   });
 
+  it('keeps room in the metadata area for the volumes that are there', async () => {
+    const host = new FakeHost();
+    const backend = await host.boot();
+    const volume = await backend.createVolume(request('a'));
+    host.metadataFreeBytes = 4096 + 400 - 1;
+    expect(await codeOf(backend.createVolume(request('b')))).to.equal('RESOURCE_EXHAUSTED');
+    expect(await backend.capacity({}, [])).to.include({ availableBytes: 0, maximumVolumeSizeBytes: 0 });
+    expect(await backend.createVolume(request('a'))).to.deep.equal(volume);
+    await backend.deleteVolume(volume.id);
+    await backend.createVolume(request('b'));
+  });
+
   it('does not let two nodes have a single-node volume, and names the one that has it', async () => {
     const backend = await new FakeHost().boot();
     const { id } = await backend.createVolume(request('a'));
