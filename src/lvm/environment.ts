@@ -56,6 +56,7 @@ const SETTINGS: Readonly<Record<string, string>> = {
   'report/compact_output_cols': '""',
   'report/binary_values_as_numeric': '0',
   'report/list_item_separator': '","',
+  'report/time_format': '"%s"',
   'log/report_command_log': '0',
   'log/silent': '0',
   'log/verbose': '0',

@@ -29,6 +29,7 @@ const LV_FIELDS = [
   'lv_name',
   'lv_size',
   'lv_tags',
+  'lv_time',
   'lv_active',
   'lv_device_open',
   'lv_suspended',
@@ -169,6 +170,7 @@ function logicalVolume(row: Row): LogicalVolume {
     path: `/dev/${text(row, 'vg_name')}/${name}`,
     sizeBytes: number(row, 'lv_size'),
     tags: list(row, 'lv_tags'),
+    createdAt: number(row, 'lv_time'),
     active: text(row, 'lv_active').startsWith('active'),
     // An LV that is not active has "unknown" here.
     open: text(row, 'lv_device_open') === 'open',

@@ -5,13 +5,16 @@
 import type { TargetState, Targets } from '../iscsi/target/types.ts';
 import { log } from '../system/context.ts';
 import type { KeyedMutex } from '../system/keyed-mutex.ts';
-import { hideDeleted } from './deletion.ts';
+import { discardVolume, hideDeleted } from './deletion.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { finishGrowth } from './expansion.ts';
 import { ensureExport, removeExport } from './exports.ts';
 import { explainLvm } from './lvm-errors.ts';
 import { isVolumeId, targetIqn } from './names.ts';
-import { VolumeTable } from './volume-table.ts';
+import { type VolumeEntry, VolumeTable } from './volume-table.ts';
+
+/** The provisioner repeats a create after minutes at most; a day also covers a cluster that is down for the night. */
+const UNFINISHED_KEPT_S = 86_400;
 
 export interface ReconcileResult {
   readonly repaired: number;
@@ -89,6 +92,17 @@ export async function reconcile(
       removed += 1;
     });
   }
+  for (const { volume } of table.entries().filter(isForgotten)) {
+    await attempt(volume.id, 'removal of an unfinished volume', async () => {
+      const now = (await VolumeTable.read(lvm, config.clusterId, { fresh: true })).find(volume.id);
+      if (now === undefined || !isForgotten(now)) return;
+      log().warn(
+        { volumeId: volume.id, name: volume.name },
+        'removing a volume that was never finished, nor asked for again',
+      );
+      await discardVolume(deps, volume.id);
+    });
+  }
   for (const lv of table.waitingForWipe()) {
     if (isVolumeId(lv.name))
       await attempt(lv.name, 'hiding of a deleted volume', () => hideIfStillThere(deps, lv.name));
@@ -105,6 +119,11 @@ async function holdPortals(targets: Targets): Promise<string | undefined> {
     log().error({ err: error }, 'the portals cannot be opened');
     return `the portals cannot be opened: ${error instanceof Error ? error.message : String(error)}`;
   }
+}
+
+/** A create that a crash cut short, and that nobody has repeated: its claim is gone. It was never handed out. */
+function isForgotten({ lv, made }: VolumeEntry): boolean {
+  return !made && Date.now() / 1000 - lv.createdAt > UNFINISHED_KEPT_S;
 }
 
 async function hideIfStillThere(deps: BackendDependencies, volumeId: string): Promise<void> {

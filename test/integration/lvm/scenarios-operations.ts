@@ -22,13 +22,14 @@ async function life(bench: Bench): Promise<void> {
   assert.deepEqual(bench.commands.take(), ['lvs']);
   const [lv] = report.lvs;
   assert.deepEqual(
-    { ...lv, uuid: '', tags: lv?.tags.toSorted() },
+    { ...lv, uuid: '', tags: lv?.tags.toSorted(), createdAt: Math.abs((lv?.createdAt ?? 0) - Date.now() / 1000) < 60 },
     {
       name: 'volume-1',
       uuid: '',
       path: `/dev/${VG}/volume-1`,
       sizeBytes: 8 * MIB,
       tags: ['a', 'b=c'],
+      createdAt: true,
       active: true,
       open: false,
       suspended: false,

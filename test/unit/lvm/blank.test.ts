@@ -51,6 +51,7 @@ class FakeVg implements Lvm {
       path: `/dev/vg/${name}`,
       sizeBytes,
       tags,
+      createdAt: 0,
       active: true,
       open: false,
       suspended: false,

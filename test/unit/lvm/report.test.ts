@@ -28,6 +28,7 @@ describe('lvm/report (recorded from LVM 2.03.16)', () => {
       path: '/dev/v0/volume-1',
       sizeBytes: 12582912,
       tags: ['a', 'b=c&26'],
+      createdAt: 1795500000,
       active: true,
       open: true,
       suspended: false,

@@ -22,6 +22,8 @@ interface FakeLv {
   /** First byte range that is not known to be zero, per range added. */
   dirty: { from: number; to: number }[];
   fileSystem: string | undefined;
+  /** Seconds since the epoch. */
+  createdAt: number;
 }
 
 export class FakeHost {
@@ -101,6 +103,7 @@ export class FakeHost {
             path: `/dev/cinder-volumes/${lv.name}`,
             sizeBytes: lv.sizeBytes,
             tags: [...lv.tags],
+            createdAt: lv.createdAt,
             active: lv.active,
             open: this.gates.has(lv.name),
             suspended: false,
@@ -124,6 +127,7 @@ export class FakeHost {
           active: true,
           dirty: this.blank ? [] : [{ from: 0, to: sizeBytes }],
           fileSystem: undefined,
+          createdAt: Date.now() / 1000,
         });
       }),
     changeTags: (name: string, change: TagChange) =>

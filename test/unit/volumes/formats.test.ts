@@ -37,6 +37,7 @@ function lv(tags: readonly string[], name = ID): LogicalVolume {
     path: `/dev/vg/${name}`,
     sizeBytes: 4096,
     tags,
+    createdAt: 0,
     active: true,
     open: false,
     suspended: false,

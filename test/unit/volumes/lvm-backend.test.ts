@@ -98,6 +98,22 @@ describe('volumes over a fake host', () => {
     await backend.createVolume(request('b'));
   });
 
+  it('removes what was never finished, once nobody can be asking for it any more', async () => {
+    for (const [ageS, left] of [
+      [86_000, 'volume-'],
+      [87_000, '_wipe-'],
+    ] as const) {
+      const host = new FakeHost();
+      const crashing = await host.boot();
+      host.armCrash(1, 'after');
+      await crashing.createVolume(request('a')).catch(() => undefined);
+      for (const lv of host.lvs.values()) lv.createdAt -= ageS;
+      const backend = await host.boot();
+      expect([...host.lvs.keys()].map((name) => name.slice(0, left.length))).to.deep.equal([left]);
+      await backend.createVolume(request('a'));
+    }
+  });
+
   it('does not let two nodes have a single-node volume, and names the one that has it', async () => {
     const backend = await new FakeHost().boot();
     const { id } = await backend.createVolume(request('a'));
