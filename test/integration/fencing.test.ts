@@ -188,4 +188,24 @@ describe('fencing', () => {
     await node1.machine.exec(`[ "$(cat ${at}/file)" = second ]`);
     await volume.down(node1);
   });
+
+  it('empty node id: detached from every node', async () => {
+    const { deployment } = suite;
+    const [node1, node2] = [nodeOf(deployment, 0), nodeOf(deployment, 1)];
+    const volume = await new TestVolume(deployment, {
+      name: 'fence-all',
+      kind: 'block',
+      mode: 'MULTI_NODE_MULTI_WRITER',
+    }).create();
+    for (const node of [node1, node2]) await volume.bringTo(node);
+    await (await deployment.controller.client()).call('Controller', 'ControllerUnpublishVolume', {
+      volume_id: volume.id,
+      node_id: '',
+    });
+    for (const node of [node1, node2]) {
+      await volume.unpublish(node);
+      await volume.unstage(node);
+    }
+    await volume.delete();
+  });
 });
