@@ -8,16 +8,17 @@ const START_TIMEOUT_MS = 300_000;
 
 export class DriverUnit {
   readonly machine: Machine;
-  readonly role: 'controller' | 'node';
+  readonly role: 'controller' | 'node' | 'all';
   readonly socket: string;
   readonly unit: string;
   #client: CsiClient | undefined;
 
-  constructor(machine: Machine, role: 'controller' | 'node') {
+  /** @param name Tells two of one role on one machine apart. */
+  constructor(machine: Machine, role: 'controller' | 'node' | 'all', name: string = role) {
     this.machine = machine;
     this.role = role;
-    this.socket = `/run/lvm-iscsi-csi/${role}.sock`;
-    this.unit = `lvm-iscsi-csi-${role}.service`;
+    this.socket = `/run/lvm-iscsi-csi/${name}.sock`;
+    this.unit = `lvm-iscsi-csi-${name}.service`;
   }
 
   /** Writes the unit; the program must be on the machine already. Not enabled: a reboot does not start it. */
