@@ -24,6 +24,9 @@ describe('the scope of mutating commands', function () {
   this.timeout(600_000);
   let lab: Lab;
   let host: Machine;
+  /** A name of its own for each start, so that a journal holds nothing of an earlier one. */
+  let unit = 'probe-0';
+  let starts = 0;
 
   before(async () => {
     lab = await Lab.start({ nodes: 0 });
@@ -41,10 +44,8 @@ describe('the scope of mutating commands', function () {
   after(() => lab?.stop());
   beforeEach(() => host.exec('rm -rf /run/t; mkdir /run/t'));
   afterEach(async () => {
-    await host.exec(
-      'systemctl kill --kill-whom=all --signal=KILL probe 2>/dev/null || :; rm -f /usr/local/sbin/systemctl',
-    );
-    await host.waitFor('! systemctl is-active --quiet probe', 30_000);
+    await host.exec('rm -f /usr/local/sbin/systemctl');
+    await killProbe();
     // Scopes are collected as soon as nothing is in them.
     await host.waitFor("! systemctl list-units --all --plain --no-legend 'lvm-iscsi-csi-*' | grep .", 30_000);
   });
@@ -53,10 +54,23 @@ describe('the scope of mutating commands', function () {
     const quoted = scripts.map((script) => `'${script.replaceAll("'", "'\\''")}'`).join(' ');
     // In a file: systemd would expand every $ of its command line.
     await host.writeFile('/root/probe.sh', `exec ${mode === 'nsenter' ? POD : ''} node ${PROBE} ${mode} ${quoted}\n`);
-    await host.exec('systemd-run --quiet --collect --unit=probe --property=OOMScoreAdjust=900 bash /root/probe.sh');
+    unit = `probe-${++starts}`;
+    await host.exec(`systemd-run --quiet --collect --unit=${unit} --property=OOMScoreAdjust=900 bash /root/probe.sh`);
   }
 
-  const journal = async (): Promise<string> => (await host.exec('journalctl --boot --unit=probe --output=cat')).stdout;
+  /** SIGKILL to the whole control group. */
+  async function killProbe(): Promise<void> {
+    await host.exec(`systemctl kill --kill-whom=all --signal=KILL ${unit} 2>/dev/null || :`);
+    await host.waitFor(`! systemctl is-active --quiet ${unit}`, 30_000);
+  }
+
+  /** The last script has ended. */
+  async function waitIdle(): Promise<void> {
+    await host.waitFor(`journalctl --boot --unit=${unit} --output=cat | tail -n 1 | grep -q ^IDLE`, 180_000);
+  }
+
+  const journal = async (): Promise<string> =>
+    (await host.exec(`journalctl --boot --unit=${unit} --output=cat`)).stdout;
   const results = async (): Promise<Result[]> =>
     [...(await journal()).matchAll(/^RESULT (.*)$/gm)].map((match) => JSON.parse(match[1] ?? '') as Result);
 
@@ -64,8 +78,7 @@ describe('the scope of mutating commands', function () {
     it(`${mode}: a command outlives the SIGKILL of the whole control group`, async () => {
       await startProbe(mode, SLOW);
       await host.waitFor('test -s /run/t/oom', 60_000);
-      await host.exec('systemctl kill --kill-whom=all --signal=KILL probe');
-      await host.waitFor('! systemctl is-active --quiet probe', 30_000);
+      await killProbe();
       // The unit is dead and the command is not.
       await host.exec('kill -0 $(cat /run/t/begun) && test ! -e /run/t/finished');
       await host.waitFor('test -e /run/t/finished', 30_000);
@@ -83,12 +96,12 @@ describe('the scope of mutating commands', function () {
 
   it('a new scope is made when the keeper has died', async () => {
     await startProbe('direct', 'cat /proc/self/cgroup', 'wait /run/t/go', 'cat /proc/self/cgroup');
-    await host.waitFor('journalctl --boot --unit=probe --output=cat | grep -q ^RESULT', 60_000);
+    await host.waitFor(`journalctl --boot --unit=${unit} --output=cat | grep -q ^RESULT`, 60_000);
     await host.exec('kill -9 $(cat /sys/fs/cgroup/system.slice/lvm-iscsi-csi-*.scope/cgroup.procs)');
     await host.waitFor('! ls -d /sys/fs/cgroup/system.slice/lvm-iscsi-csi-*.scope', 30_000);
     await host.exec('touch /run/t/go');
-    await host.waitFor('journalctl --boot --unit=probe --output=cat | tail -n 1 | grep -q ^IDLE', 180_000);
-    const groups = (await results()).slice(-2).map(({ stdout }) => stdout.trim());
+    await waitIdle();
+    const groups = (await results()).map(({ stdout }) => stdout.trim());
     expect(groups[0]).to.match(/lvm-iscsi-csi-probe-.*\.scope$/);
     expect(groups[1])
       .to.match(/lvm-iscsi-csi-probe-.*\.scope$/)
@@ -100,7 +113,8 @@ describe('the scope of mutating commands', function () {
     await host.writeFile('/usr/local/sbin/systemctl', '#!/bin/sh\nexit 1\n', 0o755);
     await startProbe('direct', SLOW);
     await host.waitFor('test -s /run/t/oom', 60_000);
-    await host.exec('rm /usr/local/sbin/systemctl; hash -r; systemctl kill --kill-whom=all --signal=KILL probe');
+    await host.exec('rm /usr/local/sbin/systemctl');
+    await killProbe();
     await host.waitFor('test -e /run/t/finished', 30_000);
     expect((await host.readFile('/run/t/cgroup')).trim()).to.match(/run-r?[0-9a-z]+\.scope$/);
     expect(await journal()).to.contain('each gets one of its own by systemd-run');
@@ -114,8 +128,8 @@ describe('the scope of mutating commands', function () {
       await host.exec('rm -f /run/t/*');
       await startProbe('nsenter', `touch /run/t/begun; ${busy}`);
       await host.waitFor('test -e /run/t/begun', 60_000);
-      await host.exec(`sleep 1.${round}; systemctl kill --kill-whom=all --signal=KILL probe`);
-      await host.waitFor('! systemctl is-active --quiet probe', 30_000);
+      await host.exec(`sleep 1.${round}`);
+      await killProbe();
       await host.exec('touch /run/t/stop');
       await host.waitFor('test -e /run/t/finished', 60_000);
       const { stdout } = await host.exec(
@@ -129,18 +143,16 @@ describe('the scope of mutating commands', function () {
   it('costs little more than the command itself', async () => {
     const scripts = Array.from({ length: 5 }, () => ['read :', ':']).flat();
     for (const mode of ['direct', 'nsenter'] as const) {
-      const before = (await results()).length;
       await startProbe(mode, ...scripts);
-      await host.waitFor('journalctl --boot --unit=probe --output=cat | tail -n 1 | grep -q ^IDLE', 180_000);
-      const mine = (await results()).slice(before);
+      await waitIdle();
+      const mine = await results();
       const median = (kind: string): number | undefined =>
         mine
           .filter((result) => result.kind === kind)
           .map(({ durationMs }) => durationMs)
           .sort((a, b) => a - b)[2];
       console.log(`      ${mode}: median of 5: read ${median('read')} ms, mutate ${median('mutate')} ms`);
-      await host.exec('systemctl kill --kill-whom=all --signal=KILL probe');
-      await host.waitFor('! systemctl is-active --quiet probe', 30_000);
+      await killProbe();
     }
     const { stdout } = await host.exec(
       'for i in 1 2 3 4 5; do S=$(date +%s%N); systemd-run --scope --quiet --collect true; E=$(date +%s%N); echo $(( (E-S)/1000000 )); done',
