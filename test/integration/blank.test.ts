@@ -5,6 +5,8 @@ import { nodeOf, useDeployment } from './support/suite.ts';
 import { MIB, TestVolume } from './support/volume-life.ts';
 
 const DISK_MIB = 1024;
+/** Non-zero bytes that a new file system has at most (each test prints what it found). A stranger's file would bring megabytes. */
+const OWN_BYTES = MIB;
 const fillWithPattern = async (lab: Lab) => {
   // "TENANT-A" over and over: the data of somebody who was here before.
   await lab.storage.exec(
@@ -17,11 +19,27 @@ const fillWithPattern = async (lab: Lab) => {
 async function traces(deployment: Deployment, path: string): Promise<{ pattern: number; nonZero: number }> {
   const node = nodeOf(deployment, 0).machine;
   const { stdout } = await node.exec(
-    `dd if=${path} bs=1M iflag=direct status=none > /root/image; grep -a -o 'ENANT-\\?' /root/image | wc -l; tr -d '\\0' < /root/image | wc -c; rm /root/image`,
+    `dd if=${path} bs=1M iflag=direct status=none > /root/image; grep -a -o 'ENANT-' /root/image | wc -l; tr -d '\\0' < /root/image | wc -c; rm /root/image`,
     { timeoutMs: 300_000 },
   );
   const [pattern, nonZero] = stdout.split('\n').map(Number);
   return { pattern: pattern ?? Number.NaN, nonZero: nonZero ?? Number.NaN };
+}
+
+async function wiped(deployment: Deployment): Promise<void> {
+  await deployment.lab.storage.waitFor("! lvs --noheadings -o lv_name cinder-volumes | grep -q '_wipe-'", 300_000);
+}
+
+/** The device of a mounted volume, read whole: no pattern, and no more than superblocks, bitmaps, inode tables and journal headers. */
+async function expectOnlyItsOwn(deployment: Deployment, volume: TestVolume): Promise<void> {
+  const { machine } = nodeOf(deployment, 0);
+  const device = (await machine.exec(`findmnt -no SOURCE '${volume.stagingPath}'`)).stdout;
+  await machine.exec(`fsfreeze -f '${volume.stagingPath}'`);
+  const found = await traces(deployment, device);
+  await machine.exec(`fsfreeze -u '${volume.stagingPath}'`);
+  console.log(`      ${volume.spec.name}: ${found.nonZero} bytes of ${volume.sizeBytes} are not zero`);
+  expect(found.pattern).to.equal(0);
+  expect(found.nonZero).to.be.greaterThan(0).and.lessThan(OWN_BYTES);
 }
 
 for (const scrub of [false, true]) {
@@ -47,7 +65,9 @@ for (const scrub of [false, true]) {
         `yes TENANT-B | head -c 128M | dd of=${volume.targetPath()} bs=1M oflag=direct iflag=fullblock conv=fsync status=none`,
       );
       await volume.down(node);
-      const next = await new TestVolume(deployment, { name: 'blank-next', kind: 'block', sizeBytes: 512 * MIB }).up(
+      await wiped(deployment);
+      // So large that it gets extents that were the first one's.
+      const next = await new TestVolume(deployment, { name: 'blank-next', kind: 'block', sizeBytes: 900 * MIB }).up(
         node,
       );
       expect(await traces(deployment, next.targetPath())).to.deep.equal({ pattern: 0, nonZero: 0 });
@@ -55,24 +75,26 @@ for (const scrub of [false, true]) {
     });
 
     for (const kind of ['ext4', 'xfs'] as const) {
-      it(`${kind}: nothing but the new file system's own blocks`, async () => {
+      it(`${kind}: created, expanded, and created again where another's files were: nothing but the file system's own blocks`, async () => {
         const { deployment } = suite;
         const node = nodeOf(deployment, 0);
-        const volume = await new TestVolume(deployment, { name: `blank-${kind}`, kind, sizeBytes: 320 * MIB }).create();
-        await volume.attach(node);
-        await volume.stage(node);
-        const device = (await node.machine.exec(`findmnt -no SOURCE '${volume.stagingPath}'`)).stdout;
-        await node.machine.exec(`fsfreeze -f '${volume.stagingPath}'`);
-        const found = await traces(deployment, device);
-        await node.machine.exec(`fsfreeze -u '${volume.stagingPath}'`);
-        expect(found.pattern).to.equal(0);
-        // Its own metadata: superblocks, bitmaps, inode tables, journal headers; far from a device's worth.
-        expect(found.nonZero)
-          .to.be.greaterThan(0)
-          .and.lessThan(2 * MIB);
-        await volume.unstage(node);
-        await volume.detach(node);
-        await volume.delete();
+        const first = await new TestVolume(deployment, { name: `blank-${kind}`, kind, sizeBytes: 320 * MIB }).up(node);
+        await expectOnlyItsOwn(deployment, first);
+        await first.expand(400 * MIB);
+        await first.nodeExpand(node);
+        await expectOnlyItsOwn(deployment, first);
+        await node.machine.exec(
+          `yes TENANT-B | head -c 250M > ${first.targetPath()}/secrets; sync -f ${first.targetPath()}/secrets`,
+          { timeoutMs: 300_000 },
+        );
+        await first.down(node);
+        await wiped(deployment);
+        // So large that it gets extents that were the first one's.
+        const next = await new TestVolume(deployment, { name: `blank-${kind}-next`, kind, sizeBytes: 640 * MIB }).up(
+          node,
+        );
+        await expectOnlyItsOwn(deployment, next);
+        await next.down(node);
       });
     }
   });

@@ -3,7 +3,7 @@ import { nodeOf, useDeployment } from './support/suite.ts';
 import { TestVolume } from './support/volume-life.ts';
 
 describe('the gate', () => {
-  const suite = useDeployment({ nodes: 1 });
+  const suite = useDeployment({ nodes: 1, watchSteps: true });
 
   it('LVM commands of the driver run while a gate is suspended', async () => {
     const { deployment } = suite;
@@ -43,8 +43,22 @@ describe('the gate', () => {
     const writer = await node.machine.spawn(
       `dd if=/dev/zero of=${volumes[0]?.targetPath()} bs=4k count=2000 oflag=direct status=none`,
     );
+    await deployment.controller.takeSteps();
     await storage.reboot();
-    await deployment.controller.start();
+    // From outside: what is there at the moment when the portal answers for the first time.
+    const portal = node.machine.spawn(
+      `until (exec 3<>/dev/tcp/${storage.address}/3260) 2>/dev/null; do sleep 0.05; done; echo answers`,
+    );
+    const starting = deployment.controller.start();
+    await (await portal).waitForLine(/^answers$/, 300_000);
+    const { stdout: found } = await storage.exec(
+      `dmsetup ls | grep -c ^gate-; cat /sys/kernel/config/target/iscsi/*:volume-*/tpgt_1/enable | grep -c 1; ls -d /sys/kernel/config/target/iscsi/*:volume-*/tpgt_1/acls/*/lun_0/* | wc -l`,
+    );
+    await starting;
+    const [gates, enabled, mapped] = found.split('\n').map(Number);
+    expect(gates, 'gates when the portal first answers').to.equal(volumes.length);
+    expect(enabled, 'targets in service then').to.equal(volumes.length);
+    expect(mapped, 'LUNs mapped then').to.be.at.least(volumes.length);
     // In the order in which the controller did it: no portal before the last target was complete.
     const steps = (await deployment.controller.takeSteps()).map((line) =>
       line.replace(/^.*((before|after):[a-z0-9-]+).*$/, '$1'),

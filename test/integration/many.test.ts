@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { untilDone } from './support/retry.ts';
 import { nodeOf, useDeployment } from './support/suite.ts';
 import { MIB, TestVolume } from './support/volume-life.ts';
 
@@ -15,16 +16,17 @@ describe('many volumes at once', () => {
       { length: COUNT },
       (_, index) => new TestVolume(deployment, { name: `many-${index}`, kind: 'block', sizeBytes: 4 * MIB }),
     );
-    await Promise.all(volumes.map((volume) => volume.create()));
+    // Fifty at once on an emulated processor: a call that takes longer than its deadline is repeated, as a CO does.
+    await Promise.all(volumes.map((volume) => untilDone(() => volume.create())));
     expect(new Set(volumes.map((volume) => volume.id)).size).to.equal(COUNT);
     // Each LV gets its own id as content, on the storage host, before it is exported.
     const fill = volumes
       .map((volume) => `printf %s ${volume.id} | dd of=${volume.lvPath} bs=4k conv=sync,fsync oflag=direct status=none`)
       .join('\n');
     await deployment.lab.storage.exec(`set -e\n${fill}`);
-    await Promise.all(volumes.map((volume) => volume.attach(node)));
-    await Promise.all(volumes.map((volume) => volume.stage(node)));
-    await Promise.all(volumes.map((volume) => volume.publish(node)));
+    await Promise.all(volumes.map((volume) => untilDone(() => volume.attach(node))));
+    await Promise.all(volumes.map((volume) => untilDone(() => volume.stage(node))));
+    await Promise.all(volumes.map((volume) => untilDone(() => volume.publish(node))));
 
     const check = volumes
       .map((volume) => {
@@ -46,6 +48,9 @@ describe('many volumes at once', () => {
     }>('Controller', 'ListVolumes', {});
     expect(entries.filter((entry) => entry.status.published_node_ids.length === 1)).to.have.length(COUNT);
 
-    await Promise.all(volumes.map((volume) => volume.down(node)));
+    await Promise.all(volumes.map((volume) => untilDone(() => volume.unpublish(node))));
+    await Promise.all(volumes.map((volume) => untilDone(() => volume.unstage(node))));
+    await Promise.all(volumes.map((volume) => untilDone(() => volume.detach(node))));
+    await Promise.all(volumes.map((volume) => untilDone(() => volume.delete())));
   });
 });

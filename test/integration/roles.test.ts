@@ -14,6 +14,7 @@ const SECRETS = {
 describe('the program in its roles', () => {
   const suite = useDeployment({
     nodes: 1,
+    watchSteps: true,
     controllerOptions: [`--metrics-endpoint=${METRICS}`, '--max-volumes-per-node=2'],
   });
   const controllerClient = async (): Promise<CsiClient> => await suite.deployment.controller.client();

@@ -31,6 +31,8 @@ const READY_TIMEOUT_MS = 30_000;
 export class Disk {
   readonly spec: DiskSpec;
   readonly file: string;
+  /** As DiskSpec.dropFlushes; takes effect when the machine is next switched on. */
+  dropFlushes: boolean;
   readonly #keeper: Keeper;
   readonly #folder: string;
   readonly #socketFolder: string;
@@ -41,6 +43,7 @@ export class Disk {
       throw new LabError(`disk name "${spec.name}": letters, digits and "-" only, at most 20`);
     }
     this.spec = spec;
+    this.dropFlushes = spec.dropFlushes === true;
     this.#keeper = keeper;
     this.#owner = owner;
     this.#folder = folder;
@@ -91,7 +94,7 @@ export class Disk {
         ...['--foreground', '--unix', this.socket, '--pidfile', this.#pidFile, '--filter=error'],
         ...(this.spec.direct === true
           ? ['file', `file=${this.file}`]
-          : ['--filter=cache', 'file', `file=${this.file}`, `cache=${this.spec.dropFlushes ? 'unsafe' : 'writeback'}`]),
+          : ['--filter=cache', 'file', `file=${this.file}`, `cache=${this.dropFlushes ? 'unsafe' : 'writeback'}`]),
         // The error filter works only while that file exists.
         ...['error=EIO', 'error-rate=100%', `error-file=${this.#failFile}`],
       ],

@@ -2,12 +2,12 @@
 import path from 'node:path';
 import { execa } from 'execa';
 import { Lab, type LabOptions } from '../../lab/lab.ts';
-import { DriverUnit, PROGRAM } from './driver-unit.ts';
+import { DriverUnit, PROGRAM, type UnitOptions } from './driver-unit.ts';
 
 const ROOT = path.join(import.meta.dirname, '../../..');
 const BUNDLE = path.join(ROOT, 'dist/lvm-iscsi-csi.mjs');
 
-export interface DeploymentOptions extends LabOptions {
+export interface DeploymentOptions extends LabOptions, UnitOptions {
   readonly controllerOptions?: readonly string[];
   readonly nodeOptions?: readonly string[];
   /** Further arguments of vgcreate; false: no VG is made. */
@@ -51,14 +51,13 @@ export async function deploy(lab: Lab, options: DeploymentOptions = {}): Promise
   if (options.vgcreate !== false)
     await lab.createVolumeGroup('cinder-volumes', options.vgcreate ?? '--metadatasize 64m');
   const controller = new DriverUnit(lab.storage, 'controller');
-  await controller.install([
-    `--portals=${lab.storage.address}:3260`,
-    '--cluster-id=lab',
-    ...(options.controllerOptions ?? []),
-  ]);
+  await controller.install(
+    [`--portals=${lab.storage.address}:3260`, '--cluster-id=lab', ...(options.controllerOptions ?? [])],
+    options,
+  );
   const nodes = lab.nodes.map((machine) => new DriverUnit(machine, 'node'));
   await Promise.all(
-    nodes.map((unit) => unit.install([`--node-name=${unit.machine.name}`, ...(options.nodeOptions ?? [])])),
+    nodes.map((unit) => unit.install([`--node-name=${unit.machine.name}`, ...(options.nodeOptions ?? [])], options)),
   );
   if (options.vgcreate !== false && options.scrub !== false) {
     await lab.storage.exec(

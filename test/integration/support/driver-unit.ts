@@ -6,12 +6,23 @@ export const PROGRAM = '/opt/lvm-iscsi-csi/lvm-iscsi-csi.mjs';
 const STEPS_FOLDER = '/run/lvm-iscsi-csi-steps';
 const START_TIMEOUT_MS = 300_000;
 
+export interface UnitOptions {
+  /**
+   * The process can die or wait at a named step, and logs each. What is otherwise done in one go (configfs) is then done
+   * step by step: for tests that need it only, so that all others run what users run. Default false.
+   */
+  readonly watchSteps?: boolean;
+  /** As in a privileged pod with hostPID and hostNetwork: namespaces of its own, the host's commands by nsenter. Default false. */
+  readonly pod?: boolean;
+}
+
 export class DriverUnit {
   readonly machine: Machine;
   readonly role: 'controller' | 'node' | 'all';
   readonly socket: string;
   readonly unit: string;
   #client: CsiClient | undefined;
+  #stepsWatched = false;
 
   /** @param name Tells two of one role on one machine apart. */
   constructor(machine: Machine, role: 'controller' | 'node' | 'all', name: string = role) {
@@ -22,11 +33,28 @@ export class DriverUnit {
   }
 
   /** Writes the unit; the program must be on the machine already. Not enabled: a reboot does not start it. */
-  async install(options: readonly string[]): Promise<void> {
-    const command = ['/usr/local/bin/node', PROGRAM, this.role, `--endpoint=unix://${this.socket}`, ...options];
+  async install(options: readonly string[], { watchSteps = false, pod = false }: UnitOptions = {}): Promise<void> {
+    this.#stepsWatched = watchSteps;
+    const command = [
+      ...(pod ? ['/usr/bin/unshare', '--mount', '--propagation=slave', '--uts', '--ipc', '--cgroup'] : []),
+      ...['/usr/local/bin/node', PROGRAM, this.role, `--endpoint=unix://${this.socket}`],
+      ...(pod ? ['--host-commands=nsenter'] : []),
+      ...options,
+    ];
+    const environment = [
+      'NODE_COMPILE_CACHE=/var/cache/lvm-iscsi-csi',
+      ...(watchSteps ? [`LVM_ISCSI_CSI_TEST_STEPS=${STEPS_FOLDER}`] : []),
+    ];
     await this.machine.writeFile(
       `/etc/systemd/system/${this.unit}`,
-      `[Unit]\nDescription=lvm-iscsi-csi ${this.role}\nAfter=network-online.target iscsid.service\n[Service]\nEnvironment=LVM_ISCSI_CSI_TEST_STEPS=${STEPS_FOLDER} NODE_COMPILE_CACHE=/var/cache/lvm-iscsi-csi\nExecStart=${command.map((word) => `"${word}"`).join(' ')}\nTimeoutStopSec=120\n`,
+      `[Unit]
+Description=lvm-iscsi-csi ${this.role}
+After=network-online.target iscsid.service
+[Service]
+Environment=${environment.join(' ')}
+ExecStart=${command.map((word) => `"${word}"`).join(' ')}
+TimeoutStopSec=120
+`,
     );
     await this.machine.exec(`mkdir -p ${STEPS_FOLDER} && touch /etc/lvm-iscsi-csi-lab && systemctl daemon-reload`);
   }
@@ -90,11 +118,13 @@ export class DriverUnit {
 
   /** The process will die at that point, e.g. "after:lv-create". */
   async crashAt(point: string): Promise<void> {
+    this.#requireSteps();
     await this.machine.writeFile(`${STEPS_FOLDER}/crash-at`, point);
   }
 
   /** The process will wait at that point until `resume`. */
   async pauseAt(point: string): Promise<void> {
+    this.#requireSteps();
     await this.machine.writeFile(`${STEPS_FOLDER}/pause-at`, point);
   }
 
@@ -107,6 +137,7 @@ export class DriverUnit {
   }
 
   async takeSteps(): Promise<string[]> {
+    this.#requireSteps();
     const { stdout } = await this.machine.exec(
       `cat ${STEPS_FOLDER}/steps.log 2>/dev/null; rm -f ${STEPS_FOLDER}/steps.log`,
       { check: false },
@@ -116,6 +147,10 @@ export class DriverUnit {
 
   async log(): Promise<string> {
     return (await this.machine.exec(`journalctl -u ${this.unit} --no-pager -o cat`, { check: false })).stdout;
+  }
+
+  #requireSteps(): void {
+    if (!this.#stepsWatched) throw new Error(`${this.unit} does not watch steps: deploy it with watchSteps`);
   }
 
   close(): void {
