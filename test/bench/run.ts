@@ -33,8 +33,9 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => 
 
 /** A script that prints the milliseconds it took as its last line, measured in the machine itself. */
 async function timedScript(machine: Lab['storage'], name: string, args: readonly string[]): Promise<number> {
-  const input = ['lio.sh', name].map((file) => readFileSync(path.join(SCRIPTS, file), 'utf8')).join('\n');
-  const { stdout } = await machine.exec(`bash -s -- ${args.join(' ')}`, { input, timeoutMs: 600_000 });
+  const [interpreter, files] = name.endsWith('.py') ? ['python3 -', [name]] : ['bash -s --', ['lio.sh', name]];
+  const input = files.map((file) => readFileSync(path.join(SCRIPTS, file), 'utf8')).join('\n');
+  const { stdout } = await machine.exec(`${interpreter} ${args.join(' ')}`, { input, timeoutMs: 600_000 });
   const time = Number(stdout.split('\n').at(-1));
   if (!Number.isFinite(time) || time <= 0) throw new Error(`${name} told no time: ${stdout}`);
   return time;
@@ -65,7 +66,7 @@ try {
     await volume.unstage(node);
     await volume.detach(node);
     await volume.delete();
-    floor?.push(await timedScript(storage, 'floor.sh', [storage.address, node.machine.iqn]));
+    floor?.push(await timedScript(storage, 'floor.py', [storage.address, node.machine.iqn]));
     cinder?.push(await timedScript(storage, 'cinder.sh', [storage.address, node.machine.iqn]));
     // (b)
     const whole = new TestVolume(deployment, { name: `bench-b-${round}`, kind: 'ext4', sizeBytes: 256 * MIB });
@@ -82,7 +83,7 @@ try {
   }
   await assertNothingLeft(deployment);
   const tableA: Row[] = [
-    { name: 'floor: configfs writes and one `lvchange --addtag`, by a shell', times: floor ?? [] },
+    { name: 'floor: the configfs writes and one `lvchange --addtag`', times: floor ?? [] },
     { name: 'ControllerPublishVolume', times: publish ?? [] },
     { name: '`cinder-rtstool` create, add-initiator, save', times: cinder ?? [] },
   ];
