@@ -1,8 +1,11 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { open } from 'node:fs/promises';
+import { mkdtemp, open, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { expect } from 'chai';
+import { execa } from 'execa';
 import { CommandError, LabError } from '../lab/errors.ts';
 import { processesIn } from '../lab/keeper.ts';
 import { Lab } from '../lab/lab.ts';
@@ -10,6 +13,7 @@ import type { Machine } from '../lab/machine.ts';
 import { labsUp } from '../lab/state.ts';
 
 const MIB = 2 ** 20;
+const CLI = path.join(import.meta.dirname, '../lab/cli.ts');
 
 describe('lab', function () {
   this.timeout(600_000);
@@ -256,6 +260,34 @@ describe('lab', function () {
       await one.stop();
       await two.stop();
     }
+  });
+
+  it('by its command line: up, status, run, ssh, reset, logs, down', async () => {
+    const name = `cli-${process.pid}`;
+    const lab = (...args: string[]) =>
+      execa(process.execPath, [CLI, '--name', name, ...args], { reject: false, stdin: 'ignore' });
+    const before = await lab('run', 'storage', 'true');
+    expect([before.exitCode, before.stderr]).to.deep.equal([1, `lab: no lab "${name}" is up (npm run lab -- up)`]);
+    const folder = await mkdtemp(path.join(tmpdir(), 'lab-cli-'));
+    try {
+      const up = await lab('up', '--nodes', '0', '--disk', '1');
+      expect(up.exitCode, up.stderr).to.equal(0);
+      expect(up.stdout).to.contain(`lab "${name}" is up`).and.to.contain('/dev/disk/by-id/virtio-vg');
+      expect((await lab('status')).stdout).to.contain(`lab "${name}" is up`);
+      // A command's own output and exit code are handed through; options after the host are the command's.
+      const ran = await lab('run', 'storage', 'echo hello --name x; touch /root/here; exit 7');
+      expect([ran.exitCode, ran.stdout]).to.deep.equal([7, 'hello --name x']);
+      expect((await lab('ssh', 'storage')).exitCode, 'a shell at the end of its input').to.equal(0);
+      expect((await lab('run', 'node-9', 'true')).stderr).to.contain('no machine "node-9"');
+      expect((await lab('reset')).exitCode).to.equal(0);
+      expect((await lab('run', 'storage', 'ls /root/here')).exitCode).to.equal(2);
+      expect((await lab('logs', folder)).exitCode).to.equal(0);
+      expect(await readdir(path.join(folder, 'storage'))).to.include.members(['journal.txt', 'lvs.txt', 'serial.log']);
+    } finally {
+      expect((await lab('down')).stdout).to.equal(`lab "${name}" is down`);
+      await rm(folder, { recursive: true });
+    }
+    expect((await lab('status')).stdout).not.to.contain(name);
   });
 
   it('says what is missing', async () => {

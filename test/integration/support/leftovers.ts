@@ -1,8 +1,17 @@
 /** After everything: nothing of the driver's is left on any host. Called after each test. */
 import type { Deployment } from './deployment.ts';
 
-/** Each prints one line for each thing left; `prefix: what`. The target that holds the portals stays, without ACLs or LUNs. */
-const STORAGE = `
+/** Of both roles: files of a command or a suspension that nobody has collected. LVM's private configuration stays. */
+const RUN_FILES = `
+[ -d /run/lvm-iscsi-csi ] && find /run/lvm-iscsi-csi -type f ! -path '/run/lvm-iscsi-csi/lvm/*' | sed 's/^/run file: /'
+systemctl list-units --all --plain --no-legend 'run-*.scope' | grep -i lvm-iscsi-csi | sed 's/^/scope: /'
+`;
+
+/**
+ * Each prints one line for each thing left; `prefix: what`. By intent (docs/design.md) two things of the storage host
+ * stay: the target that holds the portals, without ACLs or LUNs, and the unit that ends sessions at shutdown.
+ */
+const STORAGE = `${RUN_FILES}
 vgs cinder-volumes >/dev/null 2>&1 && lvs --noheadings -o lv_name,lv_tags cinder-volumes | sed 's/^ */LV: /'
 dmsetup ls 2>/dev/null | grep '^gate-' | sed 's/^/gate: /'
 for t in /sys/kernel/config/target/iscsi/iqn.*; do [ -d "$t" ] && echo "target: $t"; done | grep -v ":portal-cinder-volumes$"
@@ -10,13 +19,15 @@ for t in /sys/kernel/config/target/iscsi/iqn.*/tpgt_1/acls/*; do [ -d "$t" ] && 
 for b in /sys/kernel/config/target/core/iblock_*/*; do [ -d "$b" ] && echo "backstore: $b"; done
 true`;
 
-const NODE = `
+const NODE = `${RUN_FILES}
+[ -e /run/lock/iscsi/lock.write ] && ! pgrep -x iscsiadm >/dev/null && echo "database lock: /run/lock/iscsi/lock.write"
 for s in /sys/class/iscsi_session/session*; do [ -e "$s" ] && echo "session: $(cat $s/targetname)"; done
 for d in /etc/iscsi/nodes /var/lib/iscsi/nodes; do [ -d "$d" ] && find $d -mindepth 1 -maxdepth 1 | sed 's/^/node record: /'; done
 for d in /sys/block/sd*; do [ -e "$d" ] && echo "device: $d"; done
 grep -E ' /var/lib/kubelet/| /dev/sd| /var/lib/lvm-iscsi-csi' /proc/self/mountinfo | awk '{print "mount: " $5 " " $10}'
 [ -d /var/lib/lvm-iscsi-csi ] && find /var/lib/lvm-iscsi-csi -type f | grep -v -F '/boot' | sed 's/^/state file: /'
 [ -d /var/lib/kubelet/pods ] && find /var/lib/kubelet/pods -name mount | sed 's/^/target path: /'
+[ -d /var/lib/kubelet/plugins ] && find /var/lib/kubelet/plugins -name globalmount | sed 's/^/staging path: /'
 true`;
 
 /** What is left, one line each, with the host's name; [] when nothing. Wiping has up to `timeoutMs` to end. */
