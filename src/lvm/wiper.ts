@@ -10,6 +10,7 @@
  */
 import type { Commands } from '../system/commands.ts';
 import { log, withContext } from '../system/context.ts';
+import { increments } from './progress.ts';
 import { delay, type RateLimiter } from './rate-limit.ts';
 import { type LogicalVolume, type Lvm, LvmError, type VgReport } from './types.ts';
 import { RateMeter, segmentBytes, wipedBytes, wipedTag, wipedTags } from './wipe-progress.ts';
@@ -190,14 +191,12 @@ export class Wiper {
       while (item.doneBytes < lv.sizeBytes) {
         const offset = item.doneBytes;
         const length = Math.min(segmentBytes(lv.sizeBytes, this.#meter.bytesPerSecond), lv.sizeBytes - offset);
-        let reported = 0;
         this.#meter.start();
-        const onProgress = (doneBytes: number): void => {
-          this.#meter.add(doneBytes - reported);
-          this.#wipedBytes += doneBytes - reported;
-          item.doneBytes = offset + doneBytes;
-          reported = doneBytes;
-        };
+        const onProgress = increments((bytes) => {
+          this.#meter.add(bytes);
+          this.#wipedBytes += bytes;
+          item.doneBytes += bytes;
+        });
         try {
           await zeroRange(commands, lv.path, offset, length, { limiter, onProgress, signal });
         } catch (error) {

@@ -114,6 +114,20 @@ export const METRICS = {
     labels: [],
     role: 'controller',
   },
+  zeroBacklog: {
+    name: 'lvm_iscsi_csi_zero_backlog_bytes',
+    type: 'gauge',
+    help: 'Bytes that calls in progress still have to zero before they answer, by reason: create (a new volume), expand (what an expansion added).',
+    labels: ['reason'],
+    role: 'controller',
+  },
+  zeroed: {
+    name: 'lvm_iscsi_csi_zeroed_bytes_total',
+    type: 'counter',
+    help: 'Bytes zeroed for such calls since the start, by reason; its rate is the speed of zeroing.',
+    labels: ['reason'],
+    role: 'controller',
+  },
   gatesSuspended: {
     name: 'lvm_iscsi_csi_gates_suspended',
     type: 'gauge',

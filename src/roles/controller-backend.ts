@@ -135,7 +135,7 @@ async function makeBackend(
     chapKeys,
     wipeQueue: { wake: () => wiper.wake(), backlog: () => wiper.backlog() },
     isBlank: (report) => host.blankTrust.isBlank(report),
-    zeroRange: host.zeroRange,
+    zeroRange: (...range) => host.zeroing.zero(...range),
     makeFileSystem: host.makeFileSystem,
   });
   return { backend, wiper };

@@ -1,5 +1,6 @@
 /** The controller's gauges, refreshed just before each scrape. */
-
+import { type AwaitedZeroing, ZERO_REASONS, type ZeroReason } from '../lvm/awaited-zeroing.ts';
+import { increments } from '../lvm/progress.ts';
 import type { Wiper } from '../lvm/wiper.ts';
 import type { Metrics } from '../observability/metrics.ts';
 import type { Backend } from '../volumes/backend.ts';
@@ -8,11 +9,10 @@ import type { StorageHost } from './storage.ts';
 export function controllerMetrics(
   metrics: Metrics,
   volumeGroup: string,
-  host: StorageHost,
-  backend: Backend,
-  wiper: Wiper,
+  host: Pick<StorageHost, 'lvm' | 'gates' | 'targets' | 'zeroing'>,
+  backend: Pick<Backend, 'listVolumes'>,
+  wiper: Pick<Wiper, 'status'>,
 ): void {
-  let reportedBytes = 0;
   metrics.onCollect(async () => {
     const { vg } = await host.lvm.read();
     metrics.set('vgSize', { vg: volumeGroup }, vg.sizeBytes);
@@ -39,11 +39,21 @@ export function controllerMetrics(
       targets.reduce((sum, target) => sum + target.sessions.length, 0),
     );
   });
+  const addWiped = increments((bytes) => metrics.add('wiped', {}, bytes));
   metrics.onCollect(async () => {
     const { waitingBytes, waitingVolumes, wipedBytes } = wiper.status();
     metrics.set('wipeBacklog', {}, waitingBytes);
     metrics.set('wipeBacklogVolumes', {}, waitingVolumes);
-    metrics.add('wiped', {}, wipedBytes - reportedBytes);
-    reportedBytes = wipedBytes;
+    addWiped(wipedBytes);
+  });
+  for (const reason of ZERO_REASONS) zeroingMetrics(metrics, host.zeroing, reason);
+}
+
+function zeroingMetrics(metrics: Metrics, zeroing: AwaitedZeroing, reason: ZeroReason): void {
+  const addZeroed = increments((bytes) => metrics.add('zeroed', { reason }, bytes));
+  metrics.onCollect(async () => {
+    const { waitingBytes, zeroedBytes } = zeroing.status(reason);
+    metrics.set('zeroBacklog', { reason }, waitingBytes);
+    addZeroed(zeroedBytes);
   });
 }

@@ -7,11 +7,11 @@ import { DmGates } from '../gate/dm-gates.ts';
 import type { Gates } from '../gate/types.ts';
 import { LioTargets } from '../iscsi/target/lio-targets.ts';
 import type { Targets } from '../iscsi/target/types.ts';
+import { AwaitedZeroing } from '../lvm/awaited-zeroing.ts';
 import { RateLimiter } from '../lvm/rate-limit.ts';
 import { BlankTrust } from '../lvm/scrub.ts';
 import type { LogicalVolume, Lvm, VgReport } from '../lvm/types.ts';
 import { VgLvm } from '../lvm/vg-lvm.ts';
-import { zeroRange } from '../lvm/zero.ts';
 import { step } from '../system/step.ts';
 import type { FsType } from '../volumes/model.ts';
 import { readLv } from '../volumes/tags.ts';
@@ -26,7 +26,8 @@ export interface StorageHost {
   readonly targets: Targets;
   /** Shared by all zeroing and wiping of this process. */
   readonly limiter: RateLimiter;
-  readonly zeroRange: (devicePath: string, offsetBytes: number, lengthBytes: number) => Promise<void>;
+  /** Of volumes that a call makes or expands. */
+  readonly zeroing: AwaitedZeroing;
   readonly makeFileSystem: (devicePath: string, fsType: FsType) => Promise<void>;
 }
 
@@ -55,9 +56,7 @@ export function storageHost(
       owner: controller.volumeGroup,
     }),
     limiter,
-    // The grown end of an attached volume lies under a gate that holds the LV open.
-    zeroRange: (path, offsetBytes, lengthBytes) =>
-      zeroRange(commands, path, offsetBytes, lengthBytes, { shared: offsetBytes > 0, limiter }),
+    zeroing: new AwaitedZeroing(commands, limiter),
     makeFileSystem: async (devicePath, fsType) => {
       try {
         await step('mkfs', () => maker.make({ devicePath, fsType, everyByteIsZero: true }));

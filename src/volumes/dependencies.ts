@@ -2,6 +2,7 @@
 import type { ControllerConfig } from '../config-types.ts';
 import type { Gates } from '../gate/types.ts';
 import type { Targets } from '../iscsi/target/types.ts';
+import type { ZeroReason } from '../lvm/awaited-zeroing.ts';
 import type { Lvm, VgReport } from '../lvm/types.ts';
 import type { ChapKeys } from './chap.ts';
 import type { FsType } from './model.ts';
@@ -25,7 +26,12 @@ export interface BackendDependencies {
   /** Are this VG's free extents known to be all zeros? */
   readonly isBlank: (report: VgReport) => boolean;
   /** Writes zeros to the range of a device and flushes it; bytes. */
-  readonly zeroRange: (devicePath: string, offsetBytes: number, lengthBytes: number) => Promise<void>;
+  readonly zeroRange: (
+    reason: ZeroReason,
+    devicePath: string,
+    offsetBytes: number,
+    lengthBytes: number,
+  ) => Promise<void>;
   /** Makes the file system on an LV that was never handed out, and flushes it. */
   readonly makeFileSystem: (devicePath: string, fsType: FsType) => Promise<void>;
 }

@@ -67,7 +67,7 @@ export async function finishGrowth(deps: BackendDependencies, entry: VolumeEntry
   await explainLvm(`the expansion of volume ${volume.id} could not be finished`, lvm.vgName, async () => {
     if (!lv.active) await lvm.activate([volume.id]);
     if (volume.sizeBytes > growingFromBytes) {
-      await deps.zeroRange(lv.path, growingFromBytes, volume.sizeBytes - growingFromBytes);
+      await deps.zeroRange('expand', lv.path, growingFromBytes, volume.sizeBytes - growingFromBytes);
     }
     await lvm.changeTags(volume.id, { remove: growingTags(lv) });
   });

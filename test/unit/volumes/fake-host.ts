@@ -239,8 +239,9 @@ export class FakeHost {
       chapKeys: undefined,
       wipeQueue: { wake: () => undefined, backlog: () => ({ bytes: 0, etaSeconds: undefined }) },
       isBlank: () => this.blank,
-      zeroRange: (path, offset, length) =>
+      zeroRange: (reason, path, offset, length) =>
         this.#mutate('zero', () => {
+          if ((reason === 'create') !== (offset === 0)) throw new Error(`${reason} from byte ${offset}`);
           const lv = this.#lv(path.slice(path.lastIndexOf('/') + 1));
           lv.dirty = lv.dirty.filter((range) => range.from < offset || range.to > offset + length);
         }),

@@ -1,0 +1,112 @@
+/** FAKES for zeroing, wiping and scrubbing: a VG in memory, and commands that only take note. The real ones: test/integration/lvm. */
+import type { LogicalVolume, Lvm, LvmError, TagChange, VgReport } from '../../../src/lvm/types.ts';
+import { CommandError, type CommandRequest, type CommandResult, type Commands } from '../../../src/system/commands.ts';
+
+export const MIB = 1024 ** 2;
+export const GIB = 1024 ** 3;
+
+/** Fake: takes note, and answers as `answer` says. */
+export class FakeZeroing implements Commands {
+  readonly lines: string[] = [];
+  answer: (line: string, request: CommandRequest) => number | CommandError = () => 0;
+
+  async run(request: CommandRequest): Promise<CommandResult> {
+    const line = [request.file, ...request.args]
+      .join(' ')
+      .replace(/^flock --nonblock --conflict-exit-code 75 (\S+) /, '');
+    this.lines.push(line);
+    await new Promise((resolve) => setImmediate(resolve));
+    const answer = this.answer(line, request);
+    if (typeof answer !== 'number') throw answer;
+    return { command: line, exitCode: answer, stdout: '', stderr: '', durationMs: 1 };
+  }
+}
+
+export function failure(exitCode: number, stderr: string): CommandError {
+  return new CommandError({ command: 'x', shortMessage: `exit code ${exitCode}`, exitCode, stderr, durationMs: 1 });
+}
+
+/** Fake: a VG in memory. */
+export class FakeVg implements Lvm {
+  readonly vgName = 'vg';
+  lvs: LogicalVolume[] = [];
+  tags: string[] = [];
+  spaceId: string | undefined = 'a'.repeat(32);
+  totalBytes = 10 * GIB;
+  readonly removed: string[] = [];
+  failRemove: LvmError | undefined;
+  #lastUuid = 0;
+
+  add(name: string, sizeBytes: number, tags: readonly string[], more: Partial<LogicalVolume> = {}): LogicalVolume {
+    this.#lastUuid += 1;
+    const lv: LogicalVolume = {
+      name,
+      uuid: `uuid-${this.#lastUuid}`,
+      path: `/dev/vg/${name}`,
+      sizeBytes,
+      tags,
+      createdAt: 0,
+      active: true,
+      open: false,
+      suspended: false,
+      segmentType: 'linear',
+      poolName: undefined,
+      originName: undefined,
+      dataPercent: undefined,
+      metadataPercent: undefined,
+      ...more,
+    };
+    this.lvs.push(lv);
+    return lv;
+  }
+
+  async read(): Promise<VgReport> {
+    const usedBytes = this.lvs.reduce((sum, lv) => sum + lv.sizeBytes, 0);
+    return {
+      vg: {
+        name: 'vg',
+        uuid: 'u',
+        sizeBytes: this.totalBytes,
+        freeBytes: this.totalBytes - usedBytes,
+        extentSizeBytes: 4 * MIB,
+        metadataSizeBytes: MIB,
+        metadataFreeBytes: MIB,
+        tags: [...this.tags],
+        missingPvCount: this.spaceId === undefined ? 1 : 0,
+        exported: false,
+        spaceId: this.spaceId,
+      },
+      lvs: [...this.lvs],
+    };
+  }
+
+  async createLinear(spec: { name: string; sizeBytes: number; tags: readonly string[] }): Promise<void> {
+    this.add(spec.name, spec.sizeBytes, spec.tags);
+  }
+
+  async changeTags(name: string, change: TagChange): Promise<void> {
+    this.lvs = this.lvs.map((lv) => (lv.name === name ? { ...lv, tags: applied(lv.tags, change) } : lv));
+  }
+
+  async changeVgTags(change: TagChange): Promise<void> {
+    this.tags = applied(this.tags, change);
+  }
+
+  async remove(names: readonly string[]): Promise<void> {
+    if (this.failRemove !== undefined) throw this.failRemove;
+    this.removed.push(names.join('+'));
+    this.lvs = this.lvs.filter((lv) => !names.includes(lv.name));
+  }
+
+  async activate(names: readonly string[]): Promise<void> {
+    this.lvs = this.lvs.map((lv) => (names.includes(lv.name) ? { ...lv, active: true } : lv));
+  }
+
+  async rename(): Promise<void> {}
+  async extend(): Promise<void> {}
+  async deactivate(): Promise<void> {}
+}
+
+function applied(tags: readonly string[], { add = [], remove = [] }: TagChange): string[] {
+  return [...new Set([...tags.filter((tag) => !remove.includes(tag)), ...add])];
+}

@@ -1,0 +1,72 @@
+import { expect } from 'chai';
+import { AwaitedZeroing } from '../../../src/lvm/awaited-zeroing.ts';
+import { RateLimiter } from '../../../src/lvm/rate-limit.ts';
+import type { WiperStatus } from '../../../src/lvm/wiper.ts';
+import { Metrics } from '../../../src/observability/metrics.ts';
+import { controllerMetrics } from '../../../src/roles/controller-metrics.ts';
+import { FakeVg, FakeZeroing, GIB, MIB } from '../lvm/fake-vg.ts';
+import { FakeHost } from '../volumes/fake-host.ts';
+
+describe('metrics of the controller', () => {
+  let vg: FakeVg;
+  let commands: FakeZeroing;
+  let zeroing: AwaitedZeroing;
+  let metrics: Metrics;
+  let wipedBytes: number;
+
+  beforeEach(() => {
+    vg = new FakeVg();
+    commands = new FakeZeroing();
+    zeroing = new AwaitedZeroing(commands, new RateLimiter(0));
+    metrics = new Metrics('controller', '1');
+    wipedBytes = 0;
+    const { gates, targets } = new FakeHost().dependencies();
+    const wiper = {
+      status: (): WiperStatus => ({
+        waitingVolumes: 1,
+        waitingBytes: 10,
+        wipedBytes,
+        removedVolumes: 0,
+        bytesPerSecond: undefined,
+        etaSeconds: undefined,
+        current: undefined,
+        lastError: undefined,
+      }),
+    };
+    controllerMetrics(metrics, 'vg', { lvm: vg, gates, targets, zeroing }, { listVolumes: async () => [] }, wiper);
+  });
+
+  async function value(name: string): Promise<number> {
+    const line = (await metrics.render()).split('\n').find((each) => each.startsWith(`lvm_iscsi_csi_${name} `));
+    return Number(line?.split(' ')[1]);
+  }
+
+  it('zeroing: 0 from the start, what is left while a call waits, what was done afterwards', async () => {
+    for (const reason of ['create', 'expand']) {
+      expect(await value(`zero_backlog_bytes{reason="${reason}"}`)).to.equal(0);
+      expect(await value(`zeroed_bytes_total{reason="${reason}"}`)).to.equal(0);
+    }
+    const proceed = Promise.withResolvers<void>();
+    const run = commands.run.bind(commands);
+    commands.run = async (request) => {
+      await proceed.promise;
+      return await run(request);
+    };
+    const waiting = zeroing.zero('create', '/dev/vg/a', 0, GIB);
+    expect(await value('zero_backlog_bytes{reason="create"}')).to.equal(GIB);
+    proceed.resolve();
+    await waiting;
+    await zeroing.zero('create', '/dev/vg/a', 0, 64 * MIB);
+    expect(await value('zero_backlog_bytes{reason="create"}')).to.equal(0);
+    for (let scrape = 0; scrape < 2; scrape += 1)
+      expect(await value('zeroed_bytes_total{reason="create"}')).to.equal(GIB + 64 * MIB);
+    expect(await value('zeroed_bytes_total{reason="expand"}')).to.equal(0);
+  });
+
+  it('wiping: the counter follows the worker’s total', async () => {
+    for (const total of [5, 5, 12]) {
+      wipedBytes = total;
+      expect(await value('wiped_bytes_total')).to.equal(total);
+    }
+  });
+});
