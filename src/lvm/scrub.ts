@@ -21,6 +21,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Commands } from '../system/commands.ts';
 import { log } from '../system/context.ts';
+import { increments, ProgressLog } from './progress.ts';
 import type { RateLimiter } from './rate-limit.ts';
 import { type LogicalVolume, type Lvm, LvmError, type VgReport } from './types.ts';
 import { RateMeter, segmentBytes, wipedBytes, wipedTag, wipedTags } from './wipe-progress.ts';
@@ -40,9 +41,26 @@ export function isScrubLv(lv: LogicalVolume): boolean {
   return lv.tags.includes(SCRUB_LV_TAG);
 }
 
+/** What a scrub holds at the moment, in progress or interrupted. */
+export function scrubStatus({ lvs }: VgReport): { readonly heldBytes: number; readonly leftBytes: number } {
+  const held = lvs.filter(isScrubLv);
+  return { heldBytes: totalOf(held), leftBytes: leftOf(held) };
+}
+
+function totalOf(held: readonly LogicalVolume[]): number {
+  return held.reduce((sum, lv) => sum + lv.sizeBytes, 0);
+}
+
+/** Still to be zeroed, as it was recorded last. */
+function leftOf(held: readonly LogicalVolume[]): number {
+  return held.reduce((sum, lv) => sum + lv.sizeBytes - wipedBytes(lv), 0);
+}
+
 export interface ScrubProgress {
   readonly doneBytes: number;
   readonly totalBytes: number;
+  /** For what is left; undefined until something has been done. */
+  readonly etaSeconds: number | undefined;
 }
 
 export interface ScrubOptions {
@@ -77,15 +95,7 @@ export async function scrub(options: ScrubOptions): Promise<ScrubResult> {
   if (scrubTags(before).length > 0) await lvm.changeVgTags({ remove: scrubTags(before) });
 
   const held = await gather(options);
-  const totalBytes = held.reduce((sum, lv) => sum + lv.sizeBytes, 0);
-  let finishedBytes = 0;
-  for (const lv of held) {
-    if (!lv.active) await lvm.activate([lv.name]);
-    await zeroWhole(options, lv, (doneBytes) =>
-      options.onProgress?.({ doneBytes: finishedBytes + doneBytes, totalBytes }),
-    );
-    finishedBytes += lv.sizeBytes;
-  }
+  await zeroAll(options, held);
   // While they are still held: was the physical space the same all the time, and nobody else there?
   const after = await lvm.read({ fresh: true });
   checkUsable(after, options.isOurs);
@@ -93,15 +103,33 @@ export async function scrub(options: ScrubOptions): Promise<ScrubResult> {
     throw new LvmError('other', 'the PVs of the volume group changed while it was scrubbed; scrub again');
   await lvm.remove(held.map((lv) => lv.name));
   await lvm.changeVgTags({ add: [`${TAG_PREFIX}${after.vg.spaceId}.${randomBytes(4).toString('hex')}`] });
-  log().info({ vgName: lvm.vgName, scrubbedBytes: totalBytes }, 'the free extents of the volume group are blank now');
-  return { alreadyDone: false, scrubbedBytes: totalBytes };
+  const scrubbedBytes = totalOf(held);
+  log().info({ vgName: lvm.vgName, scrubbedBytes }, 'the free extents of the volume group are blank now');
+  return { alreadyDone: false, scrubbedBytes };
+}
+
+async function zeroAll(options: ScrubOptions, held: readonly LogicalVolume[]): Promise<void> {
+  const { lvm, onProgress } = options;
+  const totalBytes = totalOf(held);
+  let doneBytes = totalBytes - leftOf(held);
+  const fields = { vgName: lvm.vgName };
+  const progress = new ProgressLog({ what: 'scrub of the free extents', fields, totalBytes, doneBytes });
+  for (const lv of held) {
+    if (!lv.active) await lvm.activate([lv.name]);
+    await zeroWhole(options, lv, (bytes) => {
+      doneBytes += bytes;
+      progress.add(bytes);
+      onProgress?.({ doneBytes, totalBytes, etaSeconds: progress.etaSeconds });
+    });
+  }
+  progress.end();
 }
 
 /** In segments, each recorded once it is on the disk: a scrub that was stopped goes on there, as a wipe does. */
 async function zeroWhole(
   { lvm, commands, limiter, signal }: ScrubOptions,
   lv: LogicalVolume,
-  onProgress: (doneBytes: number) => void,
+  onMore: (bytes: number) => void,
 ): Promise<void> {
   const meter = new RateMeter();
   let doneBytes = wipedBytes(lv);
@@ -113,7 +141,7 @@ async function zeroWhole(
     await zeroRange(commands, lv.path, offset, length, {
       ...(limiter === undefined ? {} : { limiter }),
       ...(signal === undefined ? {} : { signal }),
-      onProgress: (bytes) => onProgress(offset + bytes),
+      onProgress: increments(onMore),
     });
     meter.add(length);
     doneBytes = offset + length;

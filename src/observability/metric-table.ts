@@ -114,6 +114,20 @@ export const METRICS = {
     labels: [],
     role: 'controller',
   },
+  vgBlank: {
+    name: 'lvm_iscsi_csi_vg_free_blank',
+    type: 'gauge',
+    help: '1 while free extents are trusted to be blank, else 0: then each new volume is zeroed before CreateVolume answers, until scrub is run.',
+    labels: ['vg'],
+    role: 'controller',
+  },
+  scrubBacklog: {
+    name: 'lvm_iscsi_csi_scrub_backlog_bytes',
+    type: 'gauge',
+    help: 'Bytes that a scrub still has to zero, as it last recorded in the volume group; if it stays the same for minutes, the scrub was interrupted and holds the free space until it is run again.',
+    labels: ['vg'],
+    role: 'controller',
+  },
   zeroBacklog: {
     name: 'lvm_iscsi_csi_zero_backlog_bytes',
     type: 'gauge',

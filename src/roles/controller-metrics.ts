@@ -1,6 +1,7 @@
 /** The controller's gauges, refreshed just before each scrape. */
 import { type AwaitedZeroing, ZERO_REASONS, type ZeroReason } from '../lvm/awaited-zeroing.ts';
 import { increments } from '../lvm/progress.ts';
+import { scrubStatus } from '../lvm/scrub.ts';
 import type { Wiper } from '../lvm/wiper.ts';
 import type { Metrics } from '../observability/metrics.ts';
 import type { Backend } from '../volumes/backend.ts';
@@ -9,16 +10,19 @@ import type { StorageHost } from './storage.ts';
 export function controllerMetrics(
   metrics: Metrics,
   volumeGroup: string,
-  host: Pick<StorageHost, 'lvm' | 'gates' | 'targets' | 'zeroing'>,
+  host: Pick<StorageHost, 'lvm' | 'blankTrust' | 'gates' | 'targets' | 'zeroing'>,
   backend: Pick<Backend, 'listVolumes'>,
   wiper: Pick<Wiper, 'status'>,
 ): void {
   metrics.onCollect(async () => {
-    const { vg } = await host.lvm.read();
+    const report = await host.lvm.read();
+    const { vg } = report;
     metrics.set('vgSize', { vg: volumeGroup }, vg.sizeBytes);
     metrics.set('vgFree', { vg: volumeGroup }, vg.freeBytes);
     metrics.set('vgMetadataSize', { vg: volumeGroup }, vg.metadataSizeBytes);
     metrics.set('vgMetadataFree', { vg: volumeGroup }, vg.metadataFreeBytes);
+    metrics.set('vgBlank', { vg: volumeGroup }, host.blankTrust.isBlank(report) ? 1 : 0);
+    metrics.set('scrubBacklog', { vg: volumeGroup }, scrubStatus(report).leftBytes);
   });
   metrics.onCollect(async () => {
     const volumes = await backend.listVolumes();

@@ -23,11 +23,12 @@ export async function runScrub(
       commands: dependencies.commands,
       isOurs: host.isOurs,
       signal: dependencies.stopping,
-      onProgress: ({ doneBytes, totalBytes }) => {
+      onProgress: ({ doneBytes, totalBytes, etaSeconds }) => {
         const now = performance.now();
         if (now - lastMs < REPORT_EVERY_MS && doneBytes < totalBytes) return;
         lastMs = now;
-        say(`${formatBytes(doneBytes)} of ${formatBytes(totalBytes)} zeroed`);
+        const left = etaSeconds === undefined || doneBytes === totalBytes ? '' : `, about ${etaSeconds} s left`;
+        say(`${formatBytes(doneBytes)} of ${formatBytes(totalBytes)} zeroed${left}`);
       },
     });
     say(

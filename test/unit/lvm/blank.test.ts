@@ -1,11 +1,12 @@
 /** Zeroing, wiping and trust over fakes: what is run, in which order, and what a failure or a stop leaves behind. */
 import { expect } from 'chai';
 import { RateLimiter } from '../../../src/lvm/rate-limit.ts';
-import { BlankTrust, scrub, scrubTags } from '../../../src/lvm/scrub.ts';
+import { BlankTrust, type ScrubProgress, scrub, scrubTags } from '../../../src/lvm/scrub.ts';
 import { type LogicalVolume, LvmError } from '../../../src/lvm/types.ts';
 import { segmentBytes, wipedBytes } from '../../../src/lvm/wipe-progress.ts';
 import { Wiper, type WiperStatus } from '../../../src/lvm/wiper.ts';
 import { zeroRange } from '../../../src/lvm/zero.ts';
+import { captureLog } from './captured-log.ts';
 import { FakeVg, FakeZeroing, failure, GIB, MIB } from './fake-vg.ts';
 
 const isDeleted = (lv: LogicalVolume): boolean => lv.tags.includes('wipe');
@@ -258,8 +259,25 @@ describe('lvm/scrub', () => {
     const done = wipedBytes(vg.lvs[0] ?? expect.fail('gone'));
     expect(done).to.be.greaterThan(GIB);
     commands.lines.length = 0;
-    await scrub({ lvm: vg, commands, isOurs });
+    const captured = captureLog();
+    const seen: ScrubProgress[] = [];
+    await scrub({ lvm: vg, commands, isOurs, onProgress: (progress) => seen.push(progress) });
+    captured.restore();
     expect(commands.lines[0]).to.contain(`--offset ${done} `);
+    expect(seen[0]?.doneBytes).to.be.within(done + 1, 10 * GIB);
+    expect(seen[0]?.etaSeconds).to.be.a('number');
+    expect(seen.at(-1)).to.deep.equal({ doneBytes: 10 * GIB, totalBytes: 10 * GIB, etaSeconds: 0 });
+    const lines = captured.lines();
+    expect(lines[0]).to.deep.equal({
+      vgName: 'vg',
+      doneBytes: done,
+      totalBytes: 10 * GIB,
+      msg: 'scrub of the free extents begins',
+    });
+    expect(lines.map(({ msg }) => msg).slice(1)).to.deep.equal([
+      'scrub of the free extents is done',
+      'the free extents of the volume group are blank now',
+    ]);
     expect(scrubTags(await vg.read())).to.have.length(1);
   });
 

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { AwaitedZeroing } from '../../../src/lvm/awaited-zeroing.ts';
 import { RateLimiter } from '../../../src/lvm/rate-limit.ts';
+import { BlankTrust, scrub } from '../../../src/lvm/scrub.ts';
 import type { WiperStatus } from '../../../src/lvm/wiper.ts';
 import { Metrics } from '../../../src/observability/metrics.ts';
 import { controllerMetrics } from '../../../src/roles/controller-metrics.ts';
@@ -33,7 +34,9 @@ describe('metrics of the controller', () => {
         lastError: undefined,
       }),
     };
-    controllerMetrics(metrics, 'vg', { lvm: vg, gates, targets, zeroing }, { listVolumes: async () => [] }, wiper);
+    const blankTrust = new BlankTrust(vg, () => true);
+    const host = { lvm: vg, blankTrust, gates, targets, zeroing };
+    controllerMetrics(metrics, 'vg', host, { listVolumes: async () => [] }, wiper);
   });
 
   async function value(name: string): Promise<number> {
@@ -61,6 +64,21 @@ describe('metrics of the controller', () => {
     for (let scrape = 0; scrape < 2; scrape += 1)
       expect(await value('zeroed_bytes_total{reason="create"}')).to.equal(GIB + 64 * MIB);
     expect(await value('zeroed_bytes_total{reason="expand"}')).to.equal(0);
+  });
+
+  it('scrub: what it has left while it runs or is interrupted, and whether its result is trusted', async () => {
+    const stop = new AbortController();
+    const onProgress = ({ doneBytes }: { doneBytes: number }): void => {
+      if (doneBytes > 5 * GIB) stop.abort(new Error('stopped'));
+    };
+    expect(await value('scrub_backlog_bytes{vg="vg"}')).to.equal(0);
+    expect(await value('vg_free_blank{vg="vg"}')).to.equal(0);
+    await scrub({ lvm: vg, commands, isOurs: () => true, onProgress, signal: stop.signal }).catch(() => undefined);
+    expect(await value('scrub_backlog_bytes{vg="vg"}')).to.be.within(4 * GIB, 9 * GIB);
+    expect(await value('vg_free_blank{vg="vg"}')).to.equal(0);
+    await scrub({ lvm: vg, commands, isOurs: () => true });
+    expect(await value('scrub_backlog_bytes{vg="vg"}')).to.equal(0);
+    expect(await value('vg_free_blank{vg="vg"}')).to.equal(1);
   });
 
   it('wiping: the counter follows the worker’s total', async () => {
