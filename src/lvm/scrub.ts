@@ -11,12 +11,13 @@
  * What breaks the induction is anybody else who frees extents: lvremove or lvreduce by hand, pvmove, a disk added by
  * vgextend. Data safety comes first, so trust is given up when there is any sign of it (`BlankTrust`):
  *  - The tag names the VG's physical space (PV UUIDs and extents): vgextend, vgreduce and pvresize end it, also while the
- *    driver was not running.
+ *    driver was not running. And for good, once the driver has seen the VG so: a PV that comes back (vgreduce, used
+ *    elsewhere, vgextend) has the same UUID, but anything on it.
  *  - An LV that is not the driver's: whoever owns it will one day free extents with data on them. Such a VG is not
  *    scrubbed at all, and the tag is taken away when one appears later.
  *  - An LV that disappeared or shrank without the driver having wiped it: the tag is taken away.
- * Not seen, and therefore in the documentation ("run scrub again after"): pvmove within the same PVs, and LVs removed by
- * hand while the driver does not run.
+ * Not seen, and therefore in docs/operations.md ("Free space that is no longer blank"): pvmove within the same PVs, and
+ * while the driver does not run LVs removed by hand and a PV that goes and comes back.
  */
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Commands } from '../system/commands.ts';
@@ -188,7 +189,11 @@ function checkUsable({ vg, lvs }: VgReport, isOurs: (lv: LogicalVolume) => boole
 
 function hasCurrentTag(report: VgReport): boolean {
   const { spaceId } = report.vg;
-  return spaceId !== undefined && scrubTags(report).some((tag) => tag.startsWith(`${TAG_PREFIX}${spaceId}.`));
+  return spaceId !== undefined && scrubTags(report).some((tag) => isFor(tag, spaceId));
+}
+
+function isFor(tag: string, spaceId: string): boolean {
+  return tag.startsWith(`${TAG_PREFIX}${spaceId}.`);
 }
 
 /**
@@ -204,6 +209,7 @@ export class BlankTrust {
   readonly #wiped = new Set<string>();
   /** Tags that are worth nothing any more; a new scrub writes another one. */
   readonly #revoked = new Set<string>();
+  #spaceId: string | undefined;
 
   constructor(lvm: Lvm, isOurs: (lv: LogicalVolume) => boolean) {
     this.#lvm = lvm;
@@ -218,6 +224,7 @@ export class BlankTrust {
   /** Looks at each report, in the order in which they were read (`VgLvmOptions.onReport`). */
   observe(report: VgReport): void {
     if (report.vg.missingPvCount > 0 || report.vg.exported) return;
+    this.#observeSpace(report);
     const now = new Map(report.lvs.map((lv) => [lv.uuid, lv]));
     for (const [uuid, { name, sizeBytes }] of this.#sizes) {
       const lv = now.get(uuid);
@@ -243,8 +250,17 @@ export class BlankTrust {
     );
   }
 
-  #revoke(report: VgReport, reason: string): void {
-    const tags = scrubTags(report).filter((tag) => !this.#revoked.has(tag));
+  #observeSpace(report: VgReport): void {
+    const { spaceId } = report.vg;
+    // Told by the change alone: while our list of PVs is old, a tag that a scrub has just written may look wrong.
+    if (spaceId === undefined || spaceId === this.#spaceId) return;
+    this.#spaceId = spaceId;
+    const others = scrubTags(report).filter((tag) => !isFor(tag, spaceId));
+    this.#revoke(report, 'its PVs, or their sizes, are not those that were scrubbed', others);
+  }
+
+  #revoke(report: VgReport, reason: string, given = scrubTags(report)): void {
+    const tags = given.filter((tag) => !this.#revoked.has(tag));
     if (tags.length === 0) return;
     for (const tag of tags) this.#revoked.add(tag);
     log().warn(

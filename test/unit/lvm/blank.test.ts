@@ -357,11 +357,42 @@ describe('lvm/scrub', () => {
       expect(vg.tags).to.have.length(1);
     });
 
-    it('ends with other disks', async () => {
+    it('ends with other disks: a disk of vgextend may hold anything', async () => {
+      expect(await observed()).to.equal(true);
       vg.spaceId = 'd'.repeat(32);
       expect(await observed()).to.equal(false);
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(vg.tags).to.deep.equal([]);
+      await scrub({ lvm: vg, commands, isOurs });
+      expect(await observed()).to.equal(true);
+    });
+
+    it('does not come back with a disk that was away and used elsewhere', async () => {
+      const { spaceId } = vg;
+      vg.changeVgTags = () => Promise.reject(new LvmError('other', 'no'));
+      for (const first of ['the driver has seen it before', 'the driver started meanwhile']) {
+        if (first.includes('started')) trust = new BlankTrust(vg, isOurs);
+        else expect(await observed()).to.equal(true);
+        vg.spaceId = 'd'.repeat(32);
+        expect(await observed()).to.equal(false);
+        vg.spaceId = spaceId;
+        expect(await observed(), first).to.equal(false);
+      }
+    });
+
+    it('outlasts a disk that is missing for a while: nobody could use it', async () => {
+      const { spaceId } = vg;
+      expect(await observed()).to.equal(true);
       vg.spaceId = undefined;
       expect(await observed()).to.equal(false);
+      vg.spaceId = spaceId;
+      expect(await observed()).to.equal(true);
+    });
+
+    it('of a new scrub counts, also when its disks are seen together with the tag', async () => {
+      vg.spaceId = 'd'.repeat(32);
+      await scrub({ lvm: vg, commands, isOurs });
+      expect(await observed()).to.equal(true);
     });
 
     it('comes back with a new scrub, unless the removal may have been after it', async () => {
