@@ -59,7 +59,7 @@ export async function createVolume(deps: BackendDependencies, request: CreateVol
       made: false,
     };
   } else {
-    if (table.report.vg.freeBytes < sizeBytes) throw noRoom(sizeBytes, table.report.vg, deps.wipeQueue);
+    if (table.report.vg.freeBytes < sizeBytes) throw noRoom(sizeBytes, table.report, deps.wipeQueue);
     requireMetadataRoom(table, `volume "${request.name}" could not be created`);
     const identity = { clusterId: config.clusterId, name: request.name, serial: newToken(), content };
     // Nothing more to do to it: born ready, in one metadata commit.

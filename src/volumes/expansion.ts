@@ -35,7 +35,8 @@ export async function expandVolume(
     await growGate(deps, entry);
     return result(entry.volume);
   }
-  const { vg } = (await VolumeTable.read(lvm, config.clusterId)).report;
+  const { report } = await VolumeTable.read(lvm, config.clusterId);
+  const { vg } = report;
   const sizeBytes = roundUp(capacity.requiredBytes, vg.extentSizeBytes);
   if (capacity.limitBytes > 0 && sizeBytes > capacity.limitBytes) {
     throw new DriverError('OUT_OF_RANGE', {
@@ -45,7 +46,7 @@ export async function expandVolume(
     });
   }
   if (vg.freeBytes < sizeBytes - entry.volume.sizeBytes)
-    throw noRoom(sizeBytes - entry.volume.sizeBytes, vg, deps.wipeQueue);
+    throw noRoom(sizeBytes - entry.volume.sizeBytes, report, deps.wipeQueue);
 
   const table = await VolumeTable.read(lvm, config.clusterId);
   const blank = deps.isBlank(table.report);

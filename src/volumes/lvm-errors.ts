@@ -1,6 +1,7 @@
 /** What an LVM failure means to the client. LVM's own words go to the log. */
 import { DriverError } from '../errors.ts';
-import { LvmError, type VolumeGroup } from '../lvm/types.ts';
+import { scrubStatus } from '../lvm/scrub.ts';
+import { LvmError, type VgReport } from '../lvm/types.ts';
 import type { WipeQueue } from './dependencies.ts';
 import { formatBytes } from './sizes.ts';
 
@@ -79,18 +80,23 @@ function toDriverError(error: LvmError, problem: string, vgName: string): Driver
   }
 }
 
-export function noRoom(neededBytes: number, vg: VolumeGroup, wipeQueue: WipeQueue): DriverError {
+export function noRoom(neededBytes: number, report: VgReport, wipeQueue: WipeQueue): DriverError {
+  const { vg } = report;
   const { bytes, etaSeconds } = wipeQueue.backlog();
+  const { heldBytes } = scrubStatus(report);
   const waiting =
     bytes === 0
       ? ''
       : `; ${formatBytes(bytes)} of deleted volumes are being wiped${etaSeconds === undefined ? '' : `, which takes about ${Math.ceil(etaSeconds)} s more`}`;
   return new DriverError('RESOURCE_EXHAUSTED', {
     problem: `no room for ${formatBytes(neededBytes)} in volume group "${vg.name}"`,
-    found: `${formatBytes(vg.freeBytes)} free${waiting}`,
-    action:
-      bytes === 0
-        ? 'delete volumes, ask for less, or add a physical volume with vgextend'
-        : 'wait for the wiping, ask for less, or add a physical volume with vgextend',
+    found: `${formatBytes(vg.freeBytes)} free${waiting}${heldBytes === 0 ? '' : `; ${formatBytes(heldBytes)} are held by a scrub`}`,
+    action: roomAction(heldBytes, bytes),
   });
+}
+
+function roomAction(scrubBytes: number, wipeBytes: number): string {
+  if (scrubBytes > 0) return 'wait for the scrub, or run it again if it was interrupted; the call is retried';
+  const first = wipeBytes === 0 ? 'delete volumes' : 'wait for the wiping';
+  return `${first}, ask for less, or add a physical volume with vgextend`;
 }

@@ -86,6 +86,25 @@ describe('volumes over a fake host', () => {
     ).to.equal('RESOURCE_EXHAUSTED');
   });
 
+  it('without room says what holds it: a scrub, or what is being wiped', async () => {
+    const host = new FakeHost();
+    const backend = await host.boot();
+    const words = async (): Promise<string> =>
+      await backend.createVolume(request('a', { capacity: { requiredBytes: 65 * GIB, limitBytes: 0 } })).then(
+        () => 'created',
+        (error: Error) => error.message,
+      );
+    expect(await words())
+      .to.contain('64 GiB free')
+      .and.contain('delete volumes')
+      .and.not.contain('scrub');
+    await host.lvm.createLinear({ name: '_scrub-1', sizeBytes: 64 * GIB, tags: ['lic:scrub'] });
+    expect(await words())
+      .to.contain('0 B free; 64 GiB are held by a scrub')
+      .and.contain('run it again if it was interrupted')
+      .and.not.contain('delete volumes');
+  });
+
   it('keeps room in the metadata area for the volumes that are there', async () => {
     const host = new FakeHost();
     const backend = await host.boot();
