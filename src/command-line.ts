@@ -13,9 +13,14 @@ import type { Role } from './config-types.ts';
 
 export type Flags = Readonly<Record<string, unknown>>;
 
+/** Of this one run, so flags only: in a file or the environment they would be forgotten there. */
+export interface ScrubFlags {
+  readonly again: boolean;
+}
+
 export interface Actions {
   run(role: Role, flags: Flags): Promise<void>;
-  scrub(flags: Flags): Promise<void>;
+  scrub(flags: Flags, options: ScrubFlags): Promise<void>;
 }
 
 /** Wrong use of the command line (exit code 2), or help and version asked for (exit code 0). Already printed. */
@@ -66,7 +71,9 @@ export async function runCommandLine(argv: readonly string[], version: string, a
     'scrub',
     ['common', 'controller'],
     'zero the volume group’s free space once, so that new volumes need not be zeroed one by one',
-  ).action(async (flags: Flags) => await actions.scrub(flags));
+  )
+    .addOption(new Option('--again', AGAIN_HELP).helpGroup(SCRUB_GROUP))
+    .action(async (flags: Flags) => await actions.scrub(flags, { again: flags['again'] === true }));
   try {
     await program.parseAsync([...argv], { from: 'user' });
   } catch (error) {
@@ -78,6 +85,10 @@ export async function runCommandLine(argv: readonly string[], version: string, a
 const PRECEDENCE =
   'Every option can also be an environment variable (--volume-group: LVM_ISCSI_CSI_VOLUME_GROUP) or a key of the\n' +
   'YAML file (volumeGroup). A flag goes before the environment, that before the file, that before the default.';
+
+const SCRUB_GROUP = 'Scrub options (flags only):';
+const AGAIN_HELP =
+  'zero the free space although it counts as blank, after something that the driver cannot see (see docs/operations.md) (default: off)';
 
 function addCommand(program: Command, name: string, sections: readonly Section[], summary: string): Command {
   const command = program
@@ -115,6 +126,7 @@ function allOptions(): string {
     }
     lines.push('');
   }
+  lines.push(SCRUB_GROUP, row('--again', AGAIN_HELP), '');
   return lines.join('\n');
 }
 

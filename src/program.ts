@@ -1,6 +1,6 @@
 /** What the program does once it knows that it is not the file helper: the frame around the roles. */
 import { readFileSync } from 'node:fs';
-import { CommandLineExit, type Flags, runCommandLine } from './command-line.ts';
+import { CommandLineExit, type Flags, runCommandLine, type ScrubFlags } from './command-line.ts';
 import { ConfigError, loadConfig } from './config.ts';
 import type { Config, Role } from './config-types.ts';
 import { exitOnUnexpected, LifeCycle, stopOnSignals } from './life-cycle.ts';
@@ -23,7 +23,7 @@ export async function runProgram(argv: readonly string[]): Promise<void> {
   try {
     await runCommandLine(argv, version(), {
       run: async (role, flags) => process.exit(await serve(role, flags)),
-      scrub: async (flags) => process.exit(await scrub(flags)),
+      scrub: async (flags, options) => process.exit(await scrub(flags, options)),
     });
   } catch (error) {
     process.exit(explain(error));
@@ -64,7 +64,7 @@ async function serve(role: Role, flags: Flags): Promise<number> {
 }
 
 /** A maintenance command: on the configuration of the controller, beside it or in its stead. */
-async function scrub(flags: Flags): Promise<number> {
+async function scrub(flags: Flags, options: ScrubFlags): Promise<number> {
   const config = prepare('controller', flags);
   const frame = new Frame(config);
   const lifeCycle = new LifeCycle({ drainTimeoutMs: config.drainTimeoutMs, mutating: () => frame.commands.mutating });
@@ -72,7 +72,7 @@ async function scrub(flags: Flags): Promise<number> {
   try {
     const { runScrub } = await import('./roles/scrub.ts');
     const fail = (reason: string): void => lifeCycle.stop(reason, EXIT_FAILURE);
-    return await runScrub(config, frame.dependencies(lifeCycle.stopping, fail));
+    return await runScrub(config, frame.dependencies(lifeCycle.stopping, fail), options);
   } finally {
     await frame.close();
   }

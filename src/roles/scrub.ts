@@ -1,4 +1,5 @@
 /** `lvm-iscsi-csi scrub`: zeroes the free extents of the volume group once and records it in a VG tag (why: src/lvm/scrub.ts). */
+import type { ScrubFlags } from '../command-line.ts';
 import type { Config } from '../config-types.ts';
 import { scrub } from '../lvm/scrub.ts';
 import { LvmError } from '../lvm/types.ts';
@@ -12,6 +13,7 @@ const REPORT_EVERY_MS = 2_000;
 export async function runScrub(
   config: Extract<Config, { role: 'controller' }>,
   dependencies: RoleDependencies,
+  { again }: ScrubFlags,
 ): Promise<number> {
   const host = storageHost(config, dependencies);
   const say = (text: string) => process.stderr.write(`scrub of ${config.controller.volumeGroup}: ${text}\n`);
@@ -22,6 +24,7 @@ export async function runScrub(
       lvm: host.lvm,
       commands: dependencies.commands,
       isOurs: host.isOurs,
+      again,
       signal: dependencies.stopping,
       onProgress: ({ doneBytes, totalBytes, etaSeconds }) => {
         const now = performance.now();
@@ -32,12 +35,14 @@ export async function runScrub(
       },
     });
     say(
-      alreadyDone ? 'free extents are known to be blank already' : `done, ${formatBytes(scrubbedBytes)} are blank now`,
+      alreadyDone
+        ? 'free extents are known to be blank already; --again zeroes them all the same'
+        : `done, ${formatBytes(scrubbedBytes)} are blank now`,
     );
     return 0;
   } catch (error) {
     if (dependencies.stopping.aborted) {
-      say('interrupted; run it again to finish');
+      say('interrupted; it holds the free space of the volume group until it is run again and has finished');
       return 130;
     }
     if (!(error instanceof LvmError)) throw error;

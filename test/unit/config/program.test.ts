@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { bundle, GENERATED_DOCS, withGenerated } from '../../../build.ts';
+import { runCommandLine } from '../../../src/command-line.ts';
 import { flagName, OPTION_KEYS } from '../../../src/config-options.ts';
 import { version } from '../../../src/version.ts';
 import { removeFolder, temporaryFolder } from '../system/support.ts';
@@ -46,6 +47,20 @@ describe('the program', () => {
       expect(all.stdout).to.contain(`--${flagName(key)} <`);
     }
     expect(run(bundled, ['node', '--help']).stdout).not.to.contain('--volume-group <');
+    for (const help of [main.stdout, run(bundled, ['scrub', '--help']).stdout])
+      expect(help.replaceAll(/\s+/g, ' ')).to.match(/--again .*counts as blank.*\(default: off\)/);
+    expect(all.stdout).not.to.contain('--again');
+  });
+
+  it('hands scrub its own flags beside the options', async () => {
+    const given: unknown[] = [];
+    const actions = {
+      run: async () => expect.fail('no role was asked for'),
+      scrub: async (flags: object, options: object) => void given.push({ ...flags }, options),
+    };
+    await runCommandLine(['scrub', '--volume-group', 'vg'], '1', actions);
+    await runCommandLine(['scrub', '--again'], '1', actions);
+    expect(given).to.deep.equal([{ volumeGroup: 'vg' }, { again: false }, { again: true }, { again: true }]);
   });
 
   for (const [what, args, env, words] of [

@@ -249,6 +249,18 @@ describe('lvm/scrub', () => {
     expect((await scrub({ lvm: vg, commands, isOurs })).alreadyDone).to.equal(true);
   });
 
+  it('again: zeroes although the mark is there, and renews it', async () => {
+    await scrub({ lvm: vg, commands, isOurs });
+    const [mark] = scrubTags(await vg.read());
+    commands.lines.length = 0;
+    const again = await scrub({ lvm: vg, commands, isOurs, again: true });
+    expect(again).to.deep.equal({ alreadyDone: false, scrubbedBytes: 10 * GIB });
+    expect(commands.lines[0]).to.contain('blkdiscard --zeroout --offset 0 ');
+    const renewed = scrubTags(await vg.read());
+    expect(renewed).to.have.length(1);
+    expect(renewed).not.to.include(mark);
+  });
+
   it('goes on where a scrub was stopped', async () => {
     const stop = new AbortController();
     const onProgress = ({ doneBytes }: { doneBytes: number }): void => {
