@@ -59,6 +59,8 @@ export type LvmErrorKind =
   | 'in-use'
   | 'invalid'
   | 'lvm-missing'
+  /** The device did not take what was written to it. */
+  | 'write-failed'
   | 'other';
 
 /** A failed LVM command, classified by its message in one place (exit code 5 alone says nothing). */

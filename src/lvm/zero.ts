@@ -47,7 +47,7 @@ const LOCK_RETRY_MS = 500;
 
 /**
  * @param path of a block device, on the host
- * @throws LvmError in-use when somebody else holds the device (not `shared`), other for failures of the device;
+ * @throws LvmError in-use when somebody else holds the device (not `shared`), write-failed for failures of the device;
  *   the signal's reason
  */
 export async function zeroRange(
@@ -102,7 +102,11 @@ class Zeroer {
 
   /** Makes the disk write out its cache: BLKZEROOUT has only handed the zeros to it. */
   async flush(): Promise<void> {
-    await step('zero-flush', () => this.#run(['sync', '--', this.#path]));
+    try {
+      await step('zero-flush', () => this.#run(['sync', '--', this.#path]));
+    } catch (error) {
+      throw toError(error, this.#path);
+    }
   }
 
   /** Up to the next aligned position, or one chunk, or the tail. */
@@ -182,5 +186,7 @@ function isUnsupported(error: CommandError): boolean {
 function toError(error: unknown, path: string): unknown {
   if (!(error instanceof CommandError)) return error;
   const busy = /Device or resource busy/.test(error.stderr);
-  return new LvmError(busy ? 'in-use' : 'other', `zeroing of ${path} failed: ${error.message}`, { cause: error });
+  return new LvmError(busy ? 'in-use' : 'write-failed', `zeroing of ${path} failed: ${error.message}`, {
+    cause: error,
+  });
 }

@@ -3,6 +3,7 @@ import { DriverError } from '../errors.ts';
 import type { ExpandResult } from './backend.ts';
 import { capabilityProblemOf } from './capabilities.ts';
 import type { BackendDependencies } from './dependencies.ts';
+import { explainExport } from './export-errors.ts';
 import { explainLvm, noRoom } from './lvm-errors.ts';
 import type { CapacityRange, Volume, VolumeCapability } from './model.ts';
 import { checkRange, formatBytes, roundUp } from './sizes.ts';
@@ -76,8 +77,11 @@ export async function finishGrowth(deps: BackendDependencies, entry: VolumeEntry
 }
 
 async function growGate(deps: BackendDependencies, entry: VolumeEntry): Promise<void> {
-  if (entry.volume.attachments.length === 0) return;
-  await deps.gates.ensure({ volumeId: entry.volume.id, lvPath: entry.lv.path, sizeBytes: entry.volume.sizeBytes });
+  const { volume, lv } = entry;
+  if (volume.attachments.length === 0) return;
+  await explainExport(`volume ${volume.id} was expanded, but its nodes cannot be shown the new size`, () =>
+    deps.gates.ensure({ volumeId: volume.id, lvPath: lv.path, sizeBytes: volume.sizeBytes }),
+  );
 }
 
 /** A file system grows on the node, now or at the next stage; an attached device must be looked at again. */

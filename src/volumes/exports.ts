@@ -1,10 +1,9 @@
 /** From a volume and its attachments to a gate and a target, and back. The safe orders are in the adapters and in design.md. */
-import { DriverError } from '../errors.ts';
 import type { AclAuth, AclSpec, TargetSpec } from '../iscsi/target/types.ts';
 import { log } from '../system/context.ts';
-import { FileTimeoutError } from '../system/files.ts';
 import type { ChapPair } from './chap.ts';
 import type { BackendDependencies } from './dependencies.ts';
+import { explainExport, explainFence } from './export-errors.ts';
 import { explainLvm } from './lvm-errors.ts';
 import type { Attachment, Volume } from './model.ts';
 import { targetIqn } from './names.ts';
@@ -80,15 +79,18 @@ export async function ensureExport(
   }
   // Not beyond the bytes that are known to be blank: an expansion that a crash cut short is finished first.
   const sizeBytes = Math.min(volume.sizeBytes, entry.growingFromBytes ?? volume.sizeBytes);
-  await deps.gates.ensure({ volumeId: volume.id, lvPath: entry.lv.path, sizeBytes });
-  await deps.targets.ensure(targetSpec(deps, volume, options.given), { portals: options.portals ?? true });
+  const problem = `volume ${volume.id} could not be exported`;
+  await explainExport(problem, async () => {
+    await deps.gates.ensure({ volumeId: volume.id, lvPath: entry.lv.path, sizeBytes });
+    await deps.targets.ensure(targetSpec(deps, volume, options.given), { portals: options.portals ?? true });
+  });
 }
 
 /** Cuts every initiator off and removes target, backstore and gate. After it returned not one byte reaches the LV. */
 export async function removeExport(deps: BackendDependencies, volumeId: string): Promise<void> {
   const iqn = targetIqn(deps.config.iqnPrefix, volumeId);
   const options = { timeoutMs: deps.config.fenceTimeoutMs };
-  await fencing(volumeId, async () => {
+  await explainFence(volumeId, async () => {
     await deps.targets.disable(iqn, options);
     await deps.gates.sever(volumeId, options);
     await deps.targets.remove(volumeId, iqn, options);
@@ -102,31 +104,9 @@ export async function revokeInitiator(
   volumeId: string,
   initiatorIqn: string,
 ): Promise<void> {
-  await fencing(volumeId, () =>
+  await explainFence(volumeId, () =>
     deps.targets.revoke(targetIqn(deps.config.iqnPrefix, volumeId), initiatorIqn, {
       timeoutMs: deps.config.fenceTimeoutMs,
     }),
   );
-}
-
-/** A fence that does not end in time is ABORTED, never OK: the caller must not give the volume to another node. */
-async function fencing(volumeId: string, action: () => Promise<void>): Promise<void> {
-  try {
-    await action();
-  } catch (cause) {
-    if (cause instanceof DriverError) throw cause;
-    const late = cause instanceof FileTimeoutError || (cause instanceof Error && /Timeout/.test(cause.name));
-    throw new DriverError(
-      'ABORTED',
-      {
-        problem: `volume ${volumeId} could not be cut off from its node${late ? ' in time' : ''}`,
-        found: late
-          ? 'the kernel still waits for I/O or sessions of this target'
-          : 'a step of the fence failed; see the controller log',
-        action:
-          'the call is retried and goes on where it stopped; if it stays so, look at the disks under the volume group (dmesg)',
-      },
-      { cause },
-    );
-  }
 }

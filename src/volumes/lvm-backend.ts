@@ -9,6 +9,7 @@ import { createVolume } from './creation.ts';
 import { deleteVolume } from './deletion.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { expandVolume } from './expansion.ts';
+import { explainExport } from './export-errors.ts';
 import { hasMetadataRoom } from './metadata-room.ts';
 import type { CapacityRange, Volume, VolumeCapability } from './model.ts';
 import { targetIqn, volumeIdForName } from './names.ts';
@@ -50,7 +51,14 @@ export class LvmBackend implements Backend {
 
   async probe(): Promise<ProbeResult> {
     const reasons = [this.#notReady, this.#portalProblem].filter((reason) => reason !== undefined);
-    reasons.push(...(await this.#deps.targets.problems()));
+    try {
+      const problem = 'the iSCSI target of the storage host cannot be examined';
+      reasons.push(...(await explainExport(problem, () => this.#deps.targets.problems())));
+    } catch (error) {
+      if (!(error instanceof DriverError)) throw error;
+      log().debug({ err: error.cause }, 'probe: the target cannot be examined');
+      reasons.push(error.message);
+    }
     try {
       const { vg } = await this.#deps.lvm.read();
       if (vg.missingPvCount > 0)
@@ -168,7 +176,10 @@ export class LvmBackend implements Backend {
   /** A user's CHAP secrets are gone after a reboot of the storage host: such an attachment has no ACL until it is published again. */
   async #markRepublish(volumes: Volume[]): Promise<Volume[]> {
     if (!volumes.some((volume) => volume.attachments.some(({ auth }) => auth.kind === 'user'))) return volumes;
-    const acls = new Map((await this.#deps.targets.list()).map((target) => [target.targetIqn, target.aclInitiators]));
+    const targets = await explainExport('the targets of the storage host could not be listed', () =>
+      this.#deps.targets.list(),
+    );
+    const acls = new Map(targets.map((target) => [target.targetIqn, target.aclInitiators]));
     return volumes.map((volume) => ({
       ...volume,
       attachments: volume.attachments.map((attachment) => {

@@ -67,6 +67,16 @@ function toDriverError(error: LvmError, problem: string, vgName: string): Driver
         },
         cause,
       );
+    case 'write-failed':
+      return new DriverError(
+        'UNAVAILABLE',
+        {
+          problem,
+          found: 'its disk did not take the zeros',
+          action: 'look at the disks under the volume group (dmesg, pvs) and the controller log; the call is retried',
+        },
+        cause,
+      );
     default:
       return new DriverError(
         'UNAVAILABLE',

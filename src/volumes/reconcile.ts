@@ -2,12 +2,14 @@
  * At start, and now and then: what the VG's tags say is made true in device-mapper and LIO, one target at a time. What is
  * right is not touched, so sessions with live I/O never notice. A VG that is absent or partial changes nothing.
  */
+import { DriverError } from '../errors.ts';
 import type { TargetState, Targets } from '../iscsi/target/types.ts';
 import { log } from '../system/context.ts';
 import type { KeyedMutex } from '../system/keyed-mutex.ts';
 import { discardVolume, hideDeleted } from './deletion.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { finishGrowth } from './expansion.ts';
+import { explainExport } from './export-errors.ts';
 import { ensureExport, removeExport } from './exports.ts';
 import { explainLvm } from './lvm-errors.ts';
 import { isVolumeId, targetIqn } from './names.ts';
@@ -15,6 +17,7 @@ import { type VolumeEntry, VolumeTable } from './volume-table.ts';
 
 /** The provisioner repeats a create after minutes at most; a day also covers a cluster that is down for the night. */
 const UNFINISHED_KEPT_S = 86_400;
+const UNREADABLE = 'gates and targets of the storage host could not be listed';
 
 export interface ReconcileResult {
   readonly repaired: number;
@@ -37,7 +40,9 @@ export async function reconcile(
   const { lvm, config, gates, targets } = deps;
   if (options.atStart) {
     // Before anything else: I/O waits on them, and it must not wait for LVM.
-    const resumed = await gates.resumeAll();
+    const resumed = await explainExport('gates that a crash left suspended could not be resumed', () =>
+      gates.resumeAll(),
+    );
     if (resumed.length > 0) log().warn({ volumes: resumed }, 'resumed gates that a crash had left suspended');
   }
   const table = await VolumeTable.read(lvm, config.clusterId, { fresh: true });
@@ -60,7 +65,7 @@ export async function reconcile(
     await explainLvm('attached volumes could not be activated', lvm.vgName, () => lvm.activate(inactive));
   }
   // After a boot the portal must not answer before every target is there: an initiator takes "no such target" hard.
-  const serving = await targets.list();
+  const serving = await explainExport(UNREADABLE, () => targets.list());
   const cold = !serving.some((target) => target.portals.length > 0);
   for (const { volume } of attached) {
     await attempt(volume.id, 'repair of the export', async () => {
@@ -74,7 +79,9 @@ export async function reconcile(
   if (cold) {
     for (const { volume } of attached) {
       await attempt(volume.id, 'opening of the portal', () =>
-        targets.openPortals(targetIqn(config.iqnPrefix, volume.id)),
+        explainExport('its portal could not be opened', () =>
+          targets.openPortals(targetIqn(config.iqnPrefix, volume.id)),
+        ),
       );
     }
   }
@@ -82,7 +89,7 @@ export async function reconcile(
   const portalProblem = await holdPortals(targets);
   if (portalProblem !== undefined) failures.push(portalProblem);
 
-  for (const volumeId of await leftovers(deps, table, serving)) {
+  for (const volumeId of await explainExport(UNREADABLE, () => leftovers(deps, table, serving))) {
     await attempt(volumeId, 'removal of a leftover export', async () => {
       // Published meanwhile? Then it is no leftover.
       const now = (await VolumeTable.read(lvm, config.clusterId)).find(volumeId);
@@ -112,12 +119,13 @@ export async function reconcile(
 }
 
 async function holdPortals(targets: Targets): Promise<string | undefined> {
+  const problem = 'the portals cannot be opened';
   try {
-    await targets.holdPortals();
+    await explainExport(problem, () => targets.holdPortals());
     return undefined;
   } catch (error) {
-    log().error({ err: error }, 'the portals cannot be opened');
-    return `the portals cannot be opened: ${error instanceof Error ? error.message : String(error)}`;
+    log().error({ err: error }, problem);
+    return error instanceof DriverError ? error.message : `${problem}; see the controller log`;
   }
 }
 

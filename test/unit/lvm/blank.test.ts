@@ -297,7 +297,7 @@ describe('lvm/scrub', () => {
     vg.tags = [`lic:scrubbed=${vg.spaceId}.00000000`];
     commands.answer = () => failure(1, 'Input/output error');
     const result = scrub({ lvm: vg, commands, isOurs, again: true });
-    expect(await result.catch((error: LvmError) => error.kind)).to.equal('other');
+    expect(await result.catch((error: LvmError) => error.kind)).to.equal('write-failed');
     expect(scrubTags(await vg.read())).to.deep.equal([]);
     const stopped = scrub({ lvm: vg, commands, isOurs, signal: AbortSignal.abort(new Error('stopped')) });
     expect(await stopped.catch((error: Error) => error.message)).to.equal('stopped');

@@ -30,7 +30,7 @@ export class FakeHost {
   readonly lvs = new Map<string, FakeLv>();
   readonly gates = new Map<string, { sizeBytes: number; lv: string; severed: boolean }>();
   readonly targets = new Map<string, TargetSpec & { enabled: boolean; portals: boolean }>();
-  /** What happened, for tests of the order. */
+  /** What happened, or was tried, for tests of the order. */
   readonly calls: string[] = [];
   vgBytes = 64 * GIB;
   metadataFreeBytes = 1 << 19;
@@ -38,6 +38,8 @@ export class FakeHost {
   missingPvs = 0;
   /** Dies at the n-th mutation from now on, before or after it takes effect. */
   crashAt: { call: number; when: 'before' | 'after' } | undefined;
+  /** What an adapter throws at the call of that name, every time. */
+  readonly failures = new Map<string, Error>();
   #mutations = 0;
 
   config: ControllerConfig = {
@@ -65,6 +67,8 @@ export class FakeHost {
     const dies = this.crashAt?.call === this.#mutations ? this.crashAt.when : undefined;
     // Dead processes do nothing more: every later call of this life fails as well.
     if (dies === 'before' || (this.crashAt !== undefined && this.#mutations > this.crashAt.call)) throw new Crash(name);
+    const failure = this.failures.get(name);
+    if (failure !== undefined) throw failure;
     effect();
     if (dies === 'after') throw new Crash(name);
   }
