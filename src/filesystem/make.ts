@@ -60,6 +60,7 @@ export class FileSystemMaker {
           ...args,
           spec.devicePath,
         ],
+        program: maker,
         kind: 'mutate',
       });
       // fsync of the device node: on disk before anybody is told that it is made.

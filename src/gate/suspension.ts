@@ -166,7 +166,7 @@ export class Suspension {
     return `${this.#hostRoot}${path}`;
   }
 
-  async #script(script: string, title: string, flag: string, names: readonly string[]): Promise<void> {
-    await this.#commands.run({ file: 'sh', args: ['-c', script, title, flag, ...names], kind: 'mutate' });
+  async #script(script: string, program: string, flag: string, names: readonly string[]): Promise<void> {
+    await this.#commands.run({ file: 'sh', args: ['-c', script, program, flag, ...names], program, kind: 'mutate' });
   }
 }

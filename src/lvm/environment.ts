@@ -123,7 +123,8 @@ export class LvmEnvironment {
   async #scan(env: Readonly<Record<string, string>>): Promise<ReportedPv[]> {
     const { commands, vgName } = this.#options;
     try {
-      const { stdout } = await commands.run({ file: 'lvm', args: pvReportArguments(vgName), kind: 'read', env });
+      const args = pvReportArguments(vgName);
+      const { stdout } = await commands.run({ file: 'lvm', args, program: 'vgs', kind: 'read', env });
       return parsePvReport(stdout);
     } catch (error) {
       throw toLvmError(error);
@@ -174,7 +175,8 @@ export class LvmEnvironment {
   async #lvmconfig(args: readonly string[]): Promise<string> {
     const env = { LVM_SYSTEM_DIR: this.#hostLvmDir, LVM_SUPPRESS_FD_WARNINGS: '1' };
     try {
-      const request = { file: 'lvm', args: ['lvmconfig', ...args], kind: 'read', env } as const;
+      const program = 'lvmconfig';
+      const request = { file: 'lvm', args: [program, ...args], program, kind: 'read', env } as const;
       return (await this.#options.commands.run(request)).stdout;
     } catch (error) {
       throw toLvmError(error);

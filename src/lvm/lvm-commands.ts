@@ -43,10 +43,12 @@ export class LvmCommands {
     args: readonly string[],
     environment: PreparedEnvironment,
   ): Promise<CommandResult> {
+    const [program = 'lvm'] = args;
     try {
       return await this.#commands.run({
         file: 'lvm',
         args,
+        program,
         kind,
         env: environment.variables,
         ...(kind === 'read' ? { timeoutMs: READ_TIMEOUT_MS } : {}),

@@ -103,7 +103,7 @@ class Zeroer {
   /** Makes the disk write out its cache: BLKZEROOUT has only handed the zeros to it. */
   async flush(): Promise<void> {
     try {
-      await step('zero-flush', () => this.#run(['sync', '--', this.#path]));
+      await step('zero-flush', () => this.#run('sync', ['--', this.#path]));
     } catch (error) {
       throw toError(error, this.#path);
     }
@@ -138,7 +138,7 @@ class Zeroer {
       try {
         const shared = this.#options.shared === true ? ['--force'] : [];
         const range = ['--offset', String(offset), '--length', String(length)];
-        await this.#run(['blkdiscard', '--zeroout', ...shared, ...range, this.#path]);
+        await this.#run('blkdiscard', ['--zeroout', ...shared, ...range, this.#path]);
         return;
       } catch (error) {
         if (!(error instanceof CommandError) || !isUnsupported(error)) throw toError(error, this.#path);
@@ -150,19 +150,20 @@ class Zeroer {
     // Direct I/O takes aligned ranges only; the page cache, which serves the rest, is written out by the flush.
     const output = aligned ? 'oflag=seek_bytes,direct' : 'oflag=seek_bytes';
     try {
-      await this.#run(['dd', 'if=/dev/zero', `of=${this.#path}`, ...range, output, 'status=none']);
+      await this.#run('dd', ['if=/dev/zero', `of=${this.#path}`, ...range, output, 'status=none']);
     } catch (error) {
       throw toError(error, this.#path);
     }
   }
 
   /** Under the device's lock, which is never waited for in the command itself: a left-over must not get it later. */
-  async #run(argv: readonly string[]): Promise<CommandResult> {
+  async #run(program: string, args: readonly string[]): Promise<CommandResult> {
     const flock = ['--nonblock', '--conflict-exit-code', String(LOCKED), this.#path];
     for (let told = false; ; told = true) {
       const result = await this.#commands.run({
         file: 'flock',
-        args: [...flock, ...argv],
+        args: [...flock, program, ...args],
+        program,
         kind: 'read',
         timeoutMs: COMMAND_TIMEOUT_MS,
         acceptedExitCodes: [0, LOCKED],

@@ -39,7 +39,7 @@ export const METRICS = {
   commandDuration: {
     name: 'lvm_iscsi_csi_command_duration_seconds',
     type: 'histogram',
-    help: 'Duration of commands on the host (lvs, lvcreate, dmsetup, iscsiadm, mount…) by program, kind (read, mutate) and outcome (ok, exit, signal, timeout, missing, failed).',
+    help: 'Duration of commands on the host (lvs, lvcreate, mkfs.ext4, blkdiscard, dmsetup, iscsiadm, mount…) by the program that does the work, kind (read, mutate) and outcome (ok, exit, signal, timeout, missing, failed).',
     labels: ['program', 'kind', 'outcome'],
     buckets: CALL_BUCKETS,
     role: 'both',

@@ -2,6 +2,6 @@
 export type CommandOutcome = 'ok' | 'exit' | 'signal' | 'timeout' | 'missing' | 'failed';
 
 export interface CommandObserver {
-  /** `program` is the file's base name (`lvs`, `iscsiadm`): a bounded set, fit for a metric's label. */
+  /** `program` is what does the work (`lvs`, `blkdiscard`, `iscsiadm`): a bounded set, fit for a metric's label. */
   observe(program: string, kind: 'read' | 'mutate', durationMs: number, outcome: CommandOutcome): void;
 }

@@ -8,6 +8,11 @@ export interface CommandRequest {
   readonly file: string;
   readonly args: readonly string[];
   /**
+   * What does the work when `file` only starts it: lvcreate of `lvm lvcreate …`, blkdiscard of `flock … blkdiscard …`.
+   * Stands in messages and in the metric's label, so it is a name out of the source, never made of data.
+   */
+  readonly program?: string;
+  /**
    * `read` may be killed at its deadline. `mutate` changes the system (LVM, device-mapper, mkfs, mount): it runs in a
    * scope of the host's own, detached, and is never killed: not by a timeout, a cancelled call or the pod's death.
    */

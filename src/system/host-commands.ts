@@ -195,7 +195,7 @@ export class HostCommands implements Commands {
     durationMs: number,
     error: CommandError | undefined,
   ): void {
-    this.#options.observer?.observe(basename(request.file), request.kind, durationMs, outcome(ending, error));
+    this.#options.observer?.observe(programOf(request), request.kind, durationMs, outcome(ending, error));
     const stderr = ending.stderr.trim().slice(0, LOGGED_STDERR_CHARACTERS);
     const fields = { command, kind: request.kind, exitCode: ending.exitCode, durationMs };
     log().debug(
@@ -203,6 +203,10 @@ export class HostCommands implements Commands {
       error === undefined ? 'command' : `command failed: ${error.shortMessage}`,
     );
   }
+}
+
+function programOf(request: CommandRequest): string {
+  return request.program ?? basename(request.file);
 }
 
 function baseOptions(request: CommandRequest) {
@@ -234,11 +238,12 @@ function judge(
   durationMs: number,
   outputLimitBytes: number,
 ): CommandError | undefined {
-  const program = basename(request.file);
+  const program = programOf(request);
   const fail = (shortMessage: string, more?: { missing?: boolean }): CommandError =>
     new CommandError({ command, shortMessage, durationMs, cause: ending.notStarted, ...ending, ...more });
 
-  if (isMissing(request.file, ending)) return fail(`program "${program}" not found on this host`, { missing: true });
+  if (isMissing(request.file, ending))
+    return fail(`program "${basename(request.file)}" not found on this host`, { missing: true });
   if (ending.notStarted !== undefined) return fail(`${program} could not be started: ${errorText(ending.notStarted)}`);
   if (ending.timedOut) return fail(`${program} did not end within ${request.timeoutMs ?? DEFAULT_TIMEOUT_MS} ms`);
   // A read that prints too much is ended by us: how it ended then says nothing. A mutating command ended by itself.

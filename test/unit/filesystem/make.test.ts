@@ -117,6 +117,16 @@ describe('making a file system, with the real mkfs on regular files', () => {
     expect(missing.message).to.match(/e2fsprogs/);
   });
 
+  it('goes by the maker’s name, not by that of the flock that starts it', async () => {
+    const commands = new DirectCommands();
+    await maker(commands).make({ devicePath: image(16), fsType: 'ext4', everyByteIsZero: true });
+    expect(commands.requests.map(({ file, program }) => program ?? file)).to.deep.equal([
+      'mkfs.ext4',
+      'mkfs.ext4',
+      'sync',
+    ]);
+  });
+
   it('uses options only of versions that know them', () => {
     expect(parseVersion('mke2fs 1.47.0 (5-Feb-2023)')).to.deep.equal([1, 47, 0]);
     expect(parseVersion('mkfs.xfs version 6.1.0')).to.deep.equal([6, 1, 0]);

@@ -33,6 +33,7 @@ describe('lvm/zero', () => {
       `${dd} seek=24576 count=424 ${rest}`,
       'sync -- /dev/vg/x',
     ]);
+    expect(commands.programs, 'not flock, which only starts them').to.deep.equal(['dd', 'blkdiscard', 'dd', 'sync']);
     commands.lines.length = 0;
     await zeroRange(commands, '/dev/vg/x', 0, 0);
     expect(commands.lines).to.deep.equal([]);

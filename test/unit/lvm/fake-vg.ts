@@ -8,6 +8,7 @@ export const GIB = 1024 ** 3;
 /** Fake: takes note, and answers as `answer` says. */
 export class FakeZeroing implements Commands {
   readonly lines: string[] = [];
+  readonly programs: (string | undefined)[] = [];
   answer: (line: string, request: CommandRequest) => number | CommandError = () => 0;
 
   async run(request: CommandRequest): Promise<CommandResult> {
@@ -15,6 +16,7 @@ export class FakeZeroing implements Commands {
       .join(' ')
       .replace(/^flock --nonblock --conflict-exit-code 75 (\S+) /, '');
     this.lines.push(line);
+    this.programs.push(request.program);
     await new Promise((resolve) => setImmediate(resolve));
     const answer = this.answer(line, request);
     if (typeof answer !== 'number') throw answer;

@@ -53,6 +53,25 @@ describe('lvm/vg-lvm over a fake lvm', () => {
     });
   });
 
+  it('gives each command the name of LVM’s own command, for metrics and messages', async () => {
+    await lvm.createLinear({ name: 'a', sizeBytes: 1, tags: [] });
+    await lvm.changeTags('a', { add: ['x'] });
+    await lvm.rename('a', 'b');
+    await lvm.remove(['b']);
+    await lvm.read();
+    const programs = new Set(fake.requests.map(({ program }) => program));
+    expect([...programs].sort()).to.deep.equal([
+      'lvchange',
+      'lvcreate',
+      'lvmconfig',
+      'lvremove',
+      'lvrename',
+      'lvs',
+      'vgs',
+    ]);
+    expect(fake.requests.every(({ program, args }) => program === args[0])).to.equal(true);
+  });
+
   it('runs mutations one after another', async () => {
     await Promise.all([
       lvm.createLinear({ name: 'a', sizeBytes: 1, tags: [] }),

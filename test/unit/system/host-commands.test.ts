@@ -71,6 +71,13 @@ for (const host of [{ mode: 'direct' }, { mode: 'nsenter', targetPid: process.pi
         expect(result.exitCode).to.equal(5);
       });
 
+      it(`${kind}: goes by the name of what does the work, in metrics and messages`, async () => {
+        const error = await failure(commands.run(sh('exit 5', { kind, program: 'lvcreate' })));
+        expect(error.shortMessage).to.equal('lvcreate failed with exit code 5');
+        await commands.run(sh('exit 0', { kind, program: 'lvs' }));
+        expect(seen).to.deep.equal([`lvcreate ${kind} true exit`, `lvs ${kind} true ok`]);
+      });
+
       it(`${kind}: names a program that does not exist`, async () => {
         const error = await failure(commands.run({ file: 'no-such-program', args: ['x'], kind }));
         expect(error.missing).to.equal(true);
