@@ -8,7 +8,6 @@
  * `--select vg_missing_pv_count=0`, which LVM decides on under its lock. What is not selected is left alone with exit
  * code 0, so success is read from what LVM says it did, and otherwise looked up.
  */
-import { AsyncLocalStorage } from 'node:async_hooks';
 import PQueue from 'p-queue';
 import type { CommandResult } from '../system/commands.ts';
 import type { Files } from '../system/files.ts';
@@ -177,11 +176,9 @@ export class VgLvm implements Lvm {
 
   /** One mutation in its turn; whatever becomes of it, earlier reads no longer count. */
   async #change(action: () => Promise<unknown>): Promise<void> {
-    // The queue would run it in the context (request id) of whoever was before it.
-    const bound = AsyncLocalStorage.bind(action);
     await this.#mutations.add(async () => {
       try {
-        await bound();
+        await action();
       } finally {
         this.#reader.invalidate();
       }

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { LvmError } from '../../../src/lvm/types.ts';
 import { VgLvm } from '../../../src/lvm/vg-lvm.ts';
+import { requestId, withContext } from '../../../src/system/context.ts';
 import { FakeLvm, FakeNodes } from './fake-lvm.ts';
 
 describe('lvm/vg-lvm over a fake lvm', () => {
@@ -82,6 +83,26 @@ describe('lvm/vg-lvm over a fake lvm', () => {
     expect(fake.mostAtOnce('mutate')).to.equal(1);
     const { lvs } = await lvm.read();
     expect(lvs.map(({ name, tags }) => [name, ...tags])).to.deep.equal([['a', 'x'], ['c']]);
+  });
+
+  it('runs what waited in the queue under the id of its own call', async () => {
+    await lvm.read();
+    const seen = new Map<string, string | undefined>();
+    const ids = new Map<string, string | undefined>();
+    const run = fake.run.bind(fake);
+    fake.run = async (request) => {
+      const created = request.args[request.args.indexOf('--name') + 1];
+      if (request.args[0] === 'lvcreate') seen.set(created ?? '', requestId());
+      return await run(request);
+    };
+    const create = (name: string) =>
+      withContext({}, async () => {
+        ids.set(name, requestId());
+        await lvm.createLinear({ name, sizeBytes: 1, tags: [] });
+      });
+    await Promise.all(['a', 'b', 'c'].map(create));
+    expect(new Set(ids.values()).size).to.equal(3);
+    expect([...seen]).to.deep.equal([...ids]);
   });
 
   it('reads its own writes, and shares reads', async () => {

@@ -8,6 +8,7 @@ import type { LoginAnswer } from '../../../../src/iscsi/initiator/login-probe.ts
 import { NodeRecords } from '../../../../src/iscsi/initiator/records.ts';
 import { Sessions } from '../../../../src/iscsi/initiator/sessions.ts';
 import { Sysfs } from '../../../../src/iscsi/initiator/sysfs.ts';
+import { requestId, withContext } from '../../../../src/system/context.ts';
 import { FakeHost, type Scripted } from './support/host.ts';
 
 const IQN = 'iqn.2010-10.org.openstack:vol1';
@@ -19,6 +20,7 @@ const LOGIN = `iscsiadm -m node -T ${IQN} -p ${PORTAL} --login`;
 describe('initiator: login and logout', () => {
   let host: FakeHost;
   let logins: Logins;
+  let withConcurrency: (concurrency: number) => Logins;
   let answer: LoginAnswer;
   let onLogin: () => Promise<Scripted> | Scripted;
   let onLogout: (sid: number) => Promise<Scripted> | Scripted;
@@ -38,15 +40,16 @@ describe('initiator: login and logout', () => {
     };
     const iscsiadm = new Iscsiadm(host.commands);
     const { files, root: hostRoot } = host;
-    logins = new Logins({
+    const options = {
       iscsiadm,
       records: new NodeRecords({ files, hostRoot, iscsiadm, lock: new DatabaseLock({ files, hostRoot, waitMs: 500 }) }),
       sessions: new Sessions(new Sysfs(files, hostRoot)),
       settings: { loginTimeoutMs: 3_000, replacementTimeoutSeconds: 900 },
-      concurrency: 2,
       recordDefaults: async () => new Map(),
       askTarget: async () => answer,
-    });
+    };
+    withConcurrency = (concurrency) => new Logins({ ...options, concurrency });
+    logins = withConcurrency(2);
     host.commands.script = async (line) => {
       const target = /-T (\S+)/.exec(line)?.[1];
       if (line.endsWith('-o new')) await host.write(`etc/iscsi/nodes/${target}/10.77.0.10,3260`, '');
@@ -182,5 +185,27 @@ describe('initiator: login and logout', () => {
     await Promise.allSettled([...specs, ...specs].map((spec) => logins.login(spec)));
     expect(most).to.equal(2);
     expect(logIns()).to.equal(10);
+  });
+
+  it('runs what waited in the queue under the id of its own call', async () => {
+    const seen = new Map<string, string | undefined>();
+    onLogin = async () => {
+      const target = /-T (\S+)/.exec(host.commands.lines.at(-1) ?? '')?.[1] ?? '';
+      seen.set(target, requestId());
+      await connect(target);
+      return {};
+    };
+    const serial = withConcurrency(1);
+    const ids = new Map<string, string | undefined>();
+    const calls = [1, 2, 3, 4].map((n) => {
+      const targetIqn = `${IQN}${n}`;
+      return withContext({}, async () => {
+        ids.set(targetIqn, requestId());
+        await serial.login({ ...SPEC, targetIqn });
+      });
+    });
+    await Promise.all(calls);
+    expect(new Set(ids.values()).size).to.equal(4);
+    expect([...seen].sort()).to.deep.equal([...ids].sort());
   });
 });
