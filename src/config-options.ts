@@ -54,9 +54,9 @@ export const OPTIONS = {
     section: 'common',
     placeholder: 'URL',
     kind: values.pattern('unix:///absolute/path of at most 107 bytes', ENDPOINT, MAX_ENDPOINT_BYTES),
-    default: 'unix:///run/lvm-iscsi-csi/csi.sock',
+    default: 'unix:///run/lvm-iscsi-csi/csi/csi.sock',
     alias: 'CSI_ENDPOINT',
-    description: 'socket that the CSI services listen on',
+    description: 'socket that the CSI services listen on, in a folder that holds nothing else',
   }),
   tcpEndpoint: optional({
     section: 'common',

@@ -5,7 +5,7 @@ export type Role = 'controller' | 'node' | 'all';
 export interface CommonConfig {
   /** CSI plugin name: 1–63 characters, letters, digits, '-' and '.', beginning and ending in a letter. */
   readonly driverName: string;
-  /** `unix:///path/csi.sock`. */
+  /** `unix:///path/csi.sock`; neither runDir nor stateDir is its folder. */
   readonly endpoint: string;
   /** A second listener "host:port" for tests from another machine; undefined (default): none. */
   readonly tcpEndpoint: string | undefined;

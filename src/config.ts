@@ -1,4 +1,5 @@
 /** Makes the one typed configuration out of flags, environment, file and defaults, in this order of precedence. */
+import { dirname, join, normalize } from 'node:path/posix';
 import {
   flagName,
   OPTION_KEYS,
@@ -47,7 +48,24 @@ export function loadConfig(input: ConfigInput): Config {
   }
   if (problems.length > 0) throw new ConfigError(problems);
   // Each value is what its own schema made: the table's types say so.
-  return build(input.role, values as OptionValues);
+  const config = build(input.role, values as OptionValues);
+  const problem = socketFolderProblem(config);
+  if (problem !== undefined) throw new ConfigError([problem]);
+  return config;
+}
+
+/** CSI specification, "Configuration and Operation": a plugin makes no other files beside its socket. */
+function socketFolderProblem({ endpoint, runDir, stateDir }: CommonConfig): string | undefined {
+  const socketFolder = dirname(normalize(endpoint.slice('unix://'.length)));
+  const clash = [
+    ['run-dir', runDir],
+    ['state-dir', stateDir],
+  ].find(([, folder]) => join(folder ?? '', '.') === socketFolder);
+  if (clash === undefined) return undefined;
+  return (
+    `option endpoint: the folder of "${endpoint}" is ${clash[0]} as well, where the program keeps files of its own; ` +
+    `allowed: a folder for the socket alone; for example unix://${join(socketFolder, 'csi', 'csi.sock')}`
+  );
 }
 
 function fileSource(input: ConfigInput, problems: string[]): Source[] {

@@ -28,7 +28,7 @@ export class DriverUnit {
   constructor(machine: Machine, role: 'controller' | 'node' | 'all', name: string = role) {
     this.machine = machine;
     this.role = role;
-    this.socket = `/run/lvm-iscsi-csi/${name}.sock`;
+    this.socket = `/run/lvm-iscsi-csi/csi-${name}/csi.sock`;
     this.unit = `lvm-iscsi-csi-${name}.service`;
   }
 

@@ -37,7 +37,7 @@ describe('configuration', () => {
     expect(load('all', { flags: PORTALS })).to.deep.equal({
       role: 'all',
       driverName: 'lvm-iscsi-csi.github.io',
-      endpoint: 'unix:///run/lvm-iscsi-csi/csi.sock',
+      endpoint: 'unix:///run/lvm-iscsi-csi/csi/csi.sock',
       tcpEndpoint: undefined,
       logLevel: 'info',
       metricsEndpoint: undefined,
@@ -103,6 +103,24 @@ describe('configuration', () => {
       'unix:///b.sock',
     );
     expect(load('node', { env }).node.nodeName).to.equal(hostname());
+  });
+
+  it('lets the socket share its folder with nothing', () => {
+    for (const flags of [
+      { endpoint: 'unix:///run/lvm-iscsi-csi/csi.sock' },
+      { endpoint: 'unix:///run/./lvm-iscsi-csi//csi.sock' },
+      { endpoint: 'unix:///csi/csi.sock', runDir: '/csi/' },
+      { endpoint: 'unix:///csi.sock', runDir: '/' },
+    ]) {
+      const [problem, ...others] = problems('node', { flags });
+      expect(problem).to.contain(`option endpoint: the folder of "${flags.endpoint}" is run-dir`);
+      expect(problem).to.match(/for example unix:\/\/\/.*csi\/csi\.sock$/);
+      expect(others).to.deep.equal([]);
+    }
+    const flags = { endpoint: 'unix:///var/lib/lvm-iscsi-csi/csi.sock' };
+    expect(problems('controller', { flags: { ...PORTALS, ...flags } })[0]).to.contain('state-dir');
+    const plugins = 'unix:///var/lib/kubelet/plugins/lvm-iscsi-csi.github.io/csi.sock';
+    expect(load('node', { env: { CSI_ENDPOINT: plugins } }).endpoint).to.equal(plugins);
   });
 
   it('takes the file from the environment, too', () => {

@@ -71,6 +71,12 @@ describe('the program', () => {
     ['a stray argument', ['node', 'x'], {}, 'too many arguments'],
     ['a bad value', ['node', '--slow-call', '10'], {}, 'option slow-call: "10" (from flag --slow-call) is not allowed'],
     ['an unknown variable', ['node'], { LVM_ISCSI_CSI_FOO: '1' }, 'unknown environment variable LVM_ISCSI_CSI_FOO'],
+    [
+      'a socket beside other files',
+      ['node', '--endpoint', 'unix:///run/lvm-iscsi-csi/csi.sock'],
+      {},
+      'the folder of "unix:///run/lvm-iscsi-csi/csi.sock" is run-dir as well',
+    ],
     ['a missing requirement', ['controller'], {}, 'option portals is required'],
     ['a test hook on a machine that is no lab', ['node'], { LVM_ISCSI_CSI_TEST_STEPS: '/tmp' }, 'no lab machine'],
   ] as const) {
