@@ -1,9 +1,38 @@
 /** The node plugin over the host's open-iscsi. */
+import { ConfigError } from '../config.ts';
 import type { CommonConfig, NodeConfig } from '../config-types.ts';
+import { DriverError } from '../errors.ts';
+import { readInitiatorName } from '../iscsi/initiator/initiator-name.ts';
 import { OpenIscsi } from '../iscsi/initiator/open-iscsi.ts';
 import { NodePlugin } from '../node/node-plugin.ts';
 import { log, withContext } from '../system/context.ts';
+import { formatNodeId } from '../volumes/node-id.ts';
 import type { RoleDependencies } from './role.ts';
+
+/**
+ * A node id that Kubernetes cannot store does not heal: refused before anything is started. An initiator name that
+ * cannot be read (yet) may: open-iscsi makes it at its first start, and Probe says what is missing until then.
+ * @throws ConfigError
+ */
+export async function checkNodeId(
+  config: CommonConfig & { readonly node: NodeConfig },
+  { files }: Pick<RoleDependencies, 'files'>,
+): Promise<void> {
+  const { nodeName, initiatorNameFile } = config.node;
+  let initiatorIqn: string;
+  try {
+    initiatorIqn = await readInitiatorName(files, config.hostRoot, initiatorNameFile);
+  } catch (error) {
+    log().warn({ err: error }, 'the initiator name of this node cannot be read');
+    return;
+  }
+  try {
+    formatNodeId({ nodeName, initiatorIqn });
+  } catch (error) {
+    if (!(error instanceof DriverError)) throw error;
+    throw new ConfigError([`option node-name, with the name in ${initiatorNameFile}: ${error.message}`]);
+  }
+}
 
 export function nodePlugin(
   config: CommonConfig & { readonly node: NodeConfig },

@@ -1,6 +1,6 @@
 /** The node role: CSI Identity and Node. */
 import type { Config } from '../config-types.ts';
-import { nodePlugin } from './node-plugin.ts';
+import { checkNodeId, nodePlugin } from './node-plugin.ts';
 import type { RoleDependencies, RunningRole } from './role.ts';
 import { serve } from './serve.ts';
 
@@ -8,5 +8,6 @@ export async function runNode(
   config: Extract<Config, { role: 'node' }>,
   dependencies: RoleDependencies,
 ): Promise<RunningRole> {
+  await checkNodeId(config, dependencies);
   return await serve(config, dependencies, { node: nodePlugin(config, dependencies), close: async () => undefined });
 }

@@ -22,8 +22,8 @@ export function formatNodeId(identity: NodeIdentity): string {
   if (parseNodeId(nodeId) === undefined) {
     throw new DriverError('INVALID_ARGUMENT', {
       problem: `node name "${identity.nodeName}" and initiator name "${identity.initiatorIqn}" do not make a node id`,
-      found: `${Buffer.byteLength(nodeId)} bytes`,
-      action: `use a DNS-like node name and an iqn., eui. or naa. initiator name of together at most ${MAX_NODE_ID_BYTES - 1} bytes`,
+      found: `${Buffer.byteLength(nodeId)} bytes with the slash between them`,
+      action: `use a DNS-like node name and an iqn., eui. or naa. initiator name (in lower case up to its colon), at most ${MAX_NODE_ID_BYTES} bytes in all`,
     });
   }
   return nodeId;

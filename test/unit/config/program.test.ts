@@ -1,7 +1,7 @@
 /** The program as a user starts it: from source, and bundled. */
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { expect } from 'chai';
 import { bundle, GENERATED_DOCS, withGenerated } from '../../../build.ts';
 import { runCommandLine } from '../../../src/command-line.ts';
@@ -86,6 +86,28 @@ describe('the program', () => {
       expect(result.status).to.equal(2);
     });
   }
+
+  it('refuses a node id that Kubernetes cannot store, with exit code 2, and starts nothing', () => {
+    const initiatorNameFile = join(folder, 'initiatorname.iscsi');
+    writeFileSync(initiatorNameFile, `InitiatorName=iqn.1993-08.org.debian:01:${'i'.repeat(100)}\n`);
+    const socket = join(folder, 'csi/csi.sock');
+    for (const [role, ...more] of [['node'], ['all', '--portals=192.0.2.1']] as const) {
+      const result = run(SOURCE, [
+        role,
+        ...more,
+        `--node-name=${'n'.repeat(66)}`,
+        `--initiator-name-file=${initiatorNameFile}`,
+        `--endpoint=unix://${socket}`,
+        `--run-dir=${folder}`,
+      ]);
+      expect(result.stderr)
+        .to.contain(`option node-name, with the name in ${initiatorNameFile}`)
+        .and.contain('193 bytes')
+        .and.contain('at most 192 bytes in all');
+      expect(result.status).to.equal(2);
+      expect(existsSync(dirname(socket))).to.equal(false);
+    }
+  });
 
   for (const { path, render } of GENERATED_DOCS) {
     it(`is documented as it is: ${path.replace(/^.*\/docs/, 'docs')}`, () => {
