@@ -10,7 +10,7 @@ import { requireMetadataRoom } from './metadata-room.ts';
 import type { Volume, VolumeContent } from './model.ts';
 import { newToken, volumeIdForName } from './names.ts';
 import { parseParameters } from './parameters.ts';
-import { formatBytes, newSizeBytes, sizeFits } from './sizes.ts';
+import { formatBytes, newSizeBytes, sizeFits, tellRounding } from './sizes.ts';
 import { identityTags, MADE_TAG } from './tags.ts';
 import { type VolumeEntry, VolumeTable } from './volume-table.ts';
 
@@ -30,14 +30,14 @@ export async function createVolume(deps: BackendDependencies, request: CreateVol
     await hideDeleted(deps, volumeId);
     table = await VolumeTable.read(lvm, config.clusterId);
   }
-  const sizeBytes = newSizeBytes(
-    request.capacity,
-    table.report.vg.extentSizeBytes,
-    config.defaultVolumeSizeBytes,
-    content,
-  );
+  const { extentSizeBytes } = table.report.vg;
+  const sizeBytes = newSizeBytes(request.capacity, extentSizeBytes, config.defaultVolumeSizeBytes, content);
   let existing = table.find(volumeId);
-  if (existing?.made === true) return compatible(existing, request, content);
+  if (existing?.made === true) {
+    const volume = compatible(existing, request, content);
+    tellRounding(volumeId, request.capacity, volume.sizeBytes, extentSizeBytes);
+    return volume;
+  }
   if (
     existing !== undefined &&
     (existing.lv.sizeBytes !== sizeBytes || !sameContent(existing.volume.content, content))
@@ -79,6 +79,7 @@ export async function createVolume(deps: BackendDependencies, request: CreateVol
   }
   try {
     await finish(deps, unfinished);
+    tellRounding(volumeId, request.capacity, unfinished.volume.sizeBytes, extentSizeBytes);
     return unfinished.volume;
   } catch (error) {
     await discardUnfinished(deps, volumeId, error);

@@ -6,7 +6,7 @@ import type { BackendDependencies } from './dependencies.ts';
 import { explainExport } from './export-errors.ts';
 import { explainLvm, noRoom } from './lvm-errors.ts';
 import type { CapacityRange, Volume, VolumeCapability } from './model.ts';
-import { checkRange, formatBytes, roundUp } from './sizes.ts';
+import { checkRange, formatBytes, roundUp, tellRounding } from './sizes.ts';
 import { growingTag, growingTags } from './tags.ts';
 import { type VolumeEntry, VolumeTable } from './volume-table.ts';
 
@@ -18,7 +18,9 @@ export async function expandVolume(
 ): Promise<ExpandResult> {
   const { lvm, config } = deps;
   checkRange(capacity);
-  let entry = (await VolumeTable.read(lvm, config.clusterId)).require(volumeId);
+  const before = await VolumeTable.read(lvm, config.clusterId);
+  const { extentSizeBytes } = before.report.vg;
+  let entry = before.require(volumeId);
   if (capability !== undefined) {
     const problem = capabilityProblemOf(entry.volume, capability);
     if (problem !== undefined) throw new DriverError('INVALID_ARGUMENT', problem);
@@ -34,15 +36,16 @@ export async function expandVolume(
     }
     // Grown earlier: a crash may have come between the LV and the gate.
     await growGate(deps, entry);
+    tellRounding(volumeId, capacity, entry.volume.sizeBytes, extentSizeBytes);
     return result(entry.volume);
   }
   const { report } = await VolumeTable.read(lvm, config.clusterId);
   const { vg } = report;
-  const sizeBytes = roundUp(capacity.requiredBytes, vg.extentSizeBytes);
+  const sizeBytes = roundUp(capacity.requiredBytes, extentSizeBytes);
   if (capacity.limitBytes > 0 && sizeBytes > capacity.limitBytes) {
     throw new DriverError('OUT_OF_RANGE', {
       problem: `no volume size fits between ${capacity.requiredBytes} and ${capacity.limitBytes} bytes`,
-      found: `sizes are multiples of ${formatBytes(vg.extentSizeBytes)}, the volume group's extents`,
+      found: `sizes are multiples of ${formatBytes(extentSizeBytes)}, the volume group's extents`,
       action: 'raise limit_bytes or ask for a multiple of the extent size',
     });
   }
@@ -58,6 +61,7 @@ export async function expandVolume(
   let grown = (await VolumeTable.read(lvm, config.clusterId)).require(volumeId);
   if (grown.growingFromBytes !== undefined) grown = await finishGrowth(deps, grown);
   await growGate(deps, grown);
+  tellRounding(volumeId, capacity, grown.volume.sizeBytes, extentSizeBytes);
   return result(grown.volume);
 }
 

@@ -1,5 +1,6 @@
 /** From what was asked to a size in whole extents, and the words when it can't be. All in bytes. */
 import { DriverError } from '../errors.ts';
+import { log } from '../system/context.ts';
 import type { CapacityRange, VolumeContent } from './model.ts';
 
 const MIB = 1024 ** 2;
@@ -56,6 +57,17 @@ export function newSizeBytes(
     });
   }
   return size;
+}
+
+/** CSI lets capacity_bytes differ from what was asked; the log then says what was asked and what was given. */
+export function tellRounding(volumeId: string, range: CapacityRange, sizeBytes: number, extentBytes: number): void {
+  const { requiredBytes, limitBytes } = range;
+  const askedBytes = requiredBytes > 0 ? requiredBytes : limitBytes;
+  if (askedBytes === 0 || askedBytes === sizeBytes) return;
+  log().info(
+    { volumeId, requiredBytes, limitBytes, sizeBytes, extentSizeBytes: extentBytes },
+    'capacity_bytes differs from what was asked: sizes are whole extents, and no less than the content needs',
+  );
 }
 
 /** @throws DriverError OUT_OF_RANGE */

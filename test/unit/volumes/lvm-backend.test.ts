@@ -3,7 +3,8 @@ import { DriverError } from '../../../src/errors.ts';
 import type { CreateVolumeRequest } from '../../../src/volumes/backend.ts';
 import type { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
 import type { VolumeCapability } from '../../../src/volumes/model.ts';
-import { isWipeName } from '../../../src/volumes/names.ts';
+import { isWipeName, volumeIdForName } from '../../../src/volumes/names.ts';
+import { logOf } from './captured-log.ts';
 import { Crash, EXTENT, FakeHost, GIB } from './fake-host.ts';
 
 const EXT4: VolumeCapability = {
@@ -103,6 +104,28 @@ describe('volumes over a fake host', () => {
       .to.contain('0 B free; 64 GiB are held by a scrub')
       .and.contain('run it again if it was interrupted')
       .and.not.contain('delete volumes');
+  });
+
+  it('tells in the log when capacity_bytes is not what was asked', async () => {
+    const backend = await new FakeHost().boot();
+    const told = async (action: () => Promise<unknown>) =>
+      (await logOf(action)).filter(({ msg }) => String(msg).startsWith('capacity_bytes differs'));
+    const create = (requiredBytes: number, name = 'a') =>
+      told(() => backend.createVolume(request(name, { capacity: { requiredBytes, limitBytes: 0 } })));
+    const id = volumeIdForName('test', 'a');
+    const line = { volumeId: id, requiredBytes: GIB + 1, sizeBytes: GIB + EXTENT, extentSizeBytes: EXTENT };
+    const [made, ...more] = await create(GIB + 1);
+    expect(made).to.include(line);
+    expect(more).to.deep.equal([]);
+    expect((await create(GIB + 1))[0], 'the same volume, asked for again').to.include(line);
+    expect(await create(GIB, 'exact')).to.deep.equal([]);
+    expect(await create(0, 'no size asked')).to.deep.equal([]);
+
+    const expand = (requiredBytes: number) =>
+      told(() => backend.expandVolume(id, { requiredBytes, limitBytes: 0 }, undefined));
+    for (const attempt of ['grown', 'grown already'])
+      expect((await expand(2 * GIB - 1))[0], attempt).to.include({ requiredBytes: 2 * GIB - 1, sizeBytes: 2 * GIB });
+    expect(await expand(2 * GIB)).to.deep.equal([]);
   });
 
   it('keeps room in the metadata area for the volumes that are there', async () => {
