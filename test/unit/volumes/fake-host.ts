@@ -6,6 +6,7 @@ import type { ControllerConfig } from '../../../src/config-types.ts';
 import type { Gate, Gates } from '../../../src/gate/types.ts';
 import type { TargetSpec, TargetState, Targets } from '../../../src/iscsi/target/types.ts';
 import { type LogicalVolume, type Lvm, LvmError, type TagChange, type VgReport } from '../../../src/lvm/types.ts';
+import type { ChapKeys } from '../../../src/volumes/chap.ts';
 import type { BackendDependencies } from '../../../src/volumes/dependencies.ts';
 import { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
 
@@ -38,6 +39,8 @@ export class FakeHost {
   missingPvs = 0;
   /** Dies at the n-th mutation from now on, before or after it takes effect. */
   crashAt: { call: number; when: 'before' | 'after' } | undefined;
+  chapKeys: ChapKeys | undefined;
+  wipeBacklog: { bytes: number; etaSeconds: number | undefined } = { bytes: 0, etaSeconds: undefined };
   /** What an adapter throws at the call of that name, every time. */
   readonly failures = new Map<string, Error>();
   #mutations = 0;
@@ -211,8 +214,15 @@ export class FakeHost {
     ensure: (spec, options) =>
       this.#mutate('target-ensure', () => {
         if (!this.gates.has(spec.volumeId)) throw new Error('no gate');
-        const portals = (options?.portals ?? true) || (this.targets.get(spec.volumeId)?.portals ?? false);
-        this.targets.set(spec.volumeId, { ...spec, enabled: true, portals });
+        const before = this.targets.get(spec.volumeId);
+        const portals = (options?.portals ?? true) || (before?.portals ?? false);
+        // Credentials that are not known: an ACL that is there keeps its own, a new one is not made.
+        const acls = spec.acls.flatMap((acl) =>
+          acl.auth.kind === 'keep'
+            ? (before?.acls.find(({ initiatorIqn }) => initiatorIqn === acl.initiatorIqn) ?? [])
+            : [acl],
+        );
+        this.targets.set(spec.volumeId, { ...spec, acls, enabled: true, portals });
       }),
     openPortals: (iqn) =>
       this.#mutate('target-portals', () => {
@@ -240,8 +250,8 @@ export class FakeHost {
       lvm: this.lvm,
       gates: this.#gates,
       targets: this.#targets,
-      chapKeys: undefined,
-      wipeQueue: { wake: () => undefined, backlog: () => ({ bytes: 0, etaSeconds: undefined }) },
+      chapKeys: this.chapKeys,
+      wipeQueue: { wake: () => undefined, backlog: () => this.wipeBacklog },
       isBlank: () => this.blank,
       zeroRange: (reason, path, offset, length) =>
         this.#mutate('zero', () => {
@@ -265,6 +275,13 @@ export class FakeHost {
     const backend = new LvmBackend(this.dependencies());
     await backend.reconcile();
     return backend;
+  }
+
+  /** The host's power: what is not on a disk is gone. */
+  powerCycle(): void {
+    this.gates.clear();
+    this.targets.clear();
+    for (const lv of this.lvs.values()) lv.active = false;
   }
 
   armCrash(call: number, when: 'before' | 'after'): void {

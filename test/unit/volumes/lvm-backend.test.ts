@@ -128,6 +128,31 @@ describe('volumes over a fake host', () => {
     expect(await expand(2 * GIB)).to.deep.equal([]);
   });
 
+  it('says how much waits for wiping, and how long that takes, when there is no room', async () => {
+    const host = new FakeHost();
+    const backend = await host.boot();
+    const large = { capacity: { requiredBytes: 40 * GIB, limitBytes: 0 } };
+    const { id } = await backend.createVolume(request('a', large));
+    const create = () => backend.createVolume(request('b', large));
+    const expand = () => backend.expandVolume(id, { requiredBytes: 80 * GIB, limitBytes: 0 }, undefined);
+    for (const attempt of [create, expand]) {
+      const refusal = async (): Promise<string> => {
+        const error = await attempt().catch((caught: unknown) => caught);
+        expect(error).to.be.instanceOf(DriverError).with.property('code', 'RESOURCE_EXHAUSTED');
+        return (error as Error).message;
+      };
+      host.wipeBacklog = { bytes: 30 * GIB, etaSeconds: 153.2 };
+      expect(await refusal()).to.equal(
+        'no room for 40 GiB in volume group "cinder-volumes"; found: 24 GiB free; 30 GiB of deleted volumes are being ' +
+          'wiped, which takes about 154 s more; to do: wait for the wiping, ask for less, or add a physical volume with vgextend',
+      );
+      host.wipeBacklog = { bytes: 30 * GIB, etaSeconds: undefined };
+      expect(await refusal()).to.contain('30 GiB of deleted volumes are being wiped; to do: wait');
+      host.wipeBacklog = { bytes: 0, etaSeconds: undefined };
+      expect(await refusal()).to.contain('24 GiB free; to do: delete volumes');
+    }
+  });
+
   it('keeps room in the metadata area for the volumes that are there', async () => {
     const host = new FakeHost();
     const backend = await host.boot();
