@@ -152,7 +152,8 @@ export const OPTIONS = {
     kind: values.portals,
     required:
       'name the address of this storage host that the nodes can reach; "ip -brief address" on the storage host lists them, for example --portals 192.0.2.10',
-    description: 'addresses that targets listen on and that nodes connect to; several for multipath',
+    description:
+      'addresses that targets listen on; a node makes one session, through the first of them that lets it in (no multipath yet)',
   }),
   defaultFsType: option({
     section: 'controller',
@@ -245,8 +246,7 @@ export const OPTIONS = {
     placeholder: 'DURATION',
     kind: values.seconds('1s', '24h'),
     default: '900s',
-    description:
-      'how long I/O waits for a storage host that is away before it fails (replacement_timeout); 15s with multipath',
+    description: 'how long I/O waits for a storage host that is away before it fails (replacement_timeout)',
   }),
   flushTimeout: option({
     section: 'node',

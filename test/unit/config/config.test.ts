@@ -1,7 +1,7 @@
 import { hostname } from 'node:os';
 import { expect } from 'chai';
 import { ConfigError, loadConfig } from '../../../src/config.ts';
-import { OPTION_KEYS, variableName } from '../../../src/config-options.ts';
+import { OPTION_KEYS, OPTIONS, type OptionSpec, variableName } from '../../../src/config-options.ts';
 import { KUBERNETES_SERVICE_VARIABLE } from '../../../src/config-sources.ts';
 import type { Config, Role } from '../../../src/config-types.ts';
 
@@ -103,6 +103,9 @@ describe('configuration', () => {
       'unix:///b.sock',
     );
     expect(load('node', { env }).node.nodeName).to.equal(hostname());
+    const aliases = OPTION_KEYS.map((key) => (OPTIONS[key] as OptionSpec<unknown>).alias);
+    const names = [...OPTION_KEYS.map(variableName), ...aliases].filter((name) => name?.startsWith('CSI_'));
+    expect(names, 'CSI: a plugin’s own variables do not begin with CSI_').to.deep.equal(['CSI_ENDPOINT']);
   });
 
   it('lets the socket share its folder with nothing', () => {
