@@ -1,9 +1,12 @@
 /** After everything: nothing of the driver's is left on any host. Called after each test. */
 import type { Deployment } from './deployment.ts';
 
-/** Of both roles: files of a command or a suspension that nobody has collected. LVM's private configuration stays. */
+/**
+ * Of both roles: files of a command or a suspension that nobody has collected. LVM's private configuration stays, and so
+ * does the file whose flock is the controller's lock.
+ */
 const RUN_FILES = `
-[ -d /run/lvm-iscsi-csi ] && find /run/lvm-iscsi-csi -type f ! -path '/run/lvm-iscsi-csi/lvm/*' | sed 's/^/run file: /'
+[ -d /run/lvm-iscsi-csi ] && find /run/lvm-iscsi-csi -type f ! -path '/run/lvm-iscsi-csi/lvm/*' ! -name 'controller-*.lock' | sed 's/^/run file: /'
 systemctl list-units --all --plain --no-legend 'run-*.scope' | grep -i lvm-iscsi-csi | sed 's/^/scope: /'
 `;
 
@@ -27,7 +30,7 @@ for d in /sys/block/sd*; do [ -e "$d" ] && echo "device: $d"; done
 grep -E ' /var/lib/kubelet/| /dev/sd| /var/lib/lvm-iscsi-csi' /proc/self/mountinfo | awk '{print "mount: " $5 " " $10}'
 [ -d /var/lib/lvm-iscsi-csi ] && find /var/lib/lvm-iscsi-csi -type f | grep -v -F '/boot' | sed 's/^/state file: /'
 [ -d /var/lib/kubelet/pods ] && find /var/lib/kubelet/pods -name mount | sed 's/^/target path: /'
-[ -d /var/lib/kubelet/plugins ] && find /var/lib/kubelet/plugins -name globalmount | sed 's/^/staging path: /'
+[ -d /var/lib/kubelet/plugins ] && find /var/lib/kubelet/plugins -name globalmount ! -empty | sed 's/^/staging path: /'
 true`;
 
 /** What is left, one line each, with the host's name; [] when nothing. Wiping has up to `timeoutMs` to end. */
