@@ -2,7 +2,7 @@
  * At start, and now and then: what the VG's tags say is made true in device-mapper and LIO, one target at a time. What is
  * right is not touched, so sessions with live I/O never notice. A VG that is absent or partial changes nothing.
  */
-import type { TargetState, Targets } from '../iscsi/target/types.ts';
+import type { Targets } from '../iscsi/target/types.ts';
 import { log } from '../system/context.ts';
 import type { KeyedMutex } from '../system/keyed-mutex.ts';
 import { discardVolume, hideDeleted } from './deletion.ts';
@@ -10,11 +10,9 @@ import type { BackendDependencies } from './dependencies.ts';
 import { finishGrowth } from './expansion.ts';
 import { ensureExport, removeExport } from './exports.ts';
 import { explainLvm } from './lvm-errors.ts';
-import { isVolumeId, targetIqn } from './names.ts';
-import { type VolumeEntry, VolumeTable } from './volume-table.ts';
-
-/** The provisioner repeats a create after minutes at most; a day also covers a cluster that is down for the night. */
-const UNFINISHED_KEPT_S = 86_400;
+import { targetIqn } from './names.ts';
+import { isForgotten, planReconcile, type ReconcilePlan } from './reconcile-plan.ts';
+import { VolumeTable } from './volume-table.ts';
 
 export interface ReconcileResult {
   readonly repaired: number;
@@ -42,73 +40,93 @@ export async function reconcile(
   }
   const table = await VolumeTable.read(lvm, config.clusterId, { fresh: true });
   table.warnRefused();
-  const failures: string[] = [];
-  let repaired = 0;
-  let removed = 0;
-  const attempt = async (volumeId: string, what: string, action: () => Promise<void>) => {
-    try {
-      await mutex.run(volumeId, action);
-    } catch (error) {
-      log().error({ err: error, volumeId }, `${what} failed`);
-      failures.push(`${volumeId}: ${what} failed: ${error instanceof Error ? error.message : String(error)}`);
-    }
-  };
+  const plan = planReconcile(table, await targets.list(), await gates.list());
+  return await new Execution(deps, mutex, plan, table.report.vg.uuid).run();
+}
 
-  const attached = table.entries().filter(({ volume }) => volume.attachments.length > 0);
-  const inactive = attached.filter(({ lv }) => !lv.active).map(({ volume }) => volume.id);
-  if (inactive.length > 0) {
-    await explainLvm('attached volumes could not be activated', lvm.vgName, () => lvm.activate(inactive));
+/** Carries a plan out, one volume after the other. Each looks again, under its lock, whether there is still need. */
+class Execution {
+  readonly #deps: BackendDependencies;
+  readonly #mutex: KeyedMutex;
+  readonly #plan: ReconcilePlan;
+  readonly #vgUuid: string;
+  readonly #failures: string[] = [];
+  #repaired = 0;
+  #removed = 0;
+
+  constructor(deps: BackendDependencies, mutex: KeyedMutex, plan: ReconcilePlan, vgUuid: string) {
+    this.#deps = deps;
+    this.#mutex = mutex;
+    this.#plan = plan;
+    this.#vgUuid = vgUuid;
   }
-  // After a boot the portal must not answer before every target is there: an initiator takes "no such target" hard.
-  const serving = await targets.list();
-  const cold = !serving.some((target) => target.portals.length > 0);
-  for (const { volume } of attached) {
-    await attempt(volume.id, 'repair of the export', async () => {
-      let entry = (await VolumeTable.read(lvm, config.clusterId)).findMade(volume.id);
-      if (entry === undefined || entry.volume.attachments.length === 0) return;
-      if (entry.growingFromBytes !== undefined && !cold) entry = await finishGrowth(deps, entry);
-      await ensureExport(deps, entry, entry.volume, { portals: !cold });
-      repaired += 1;
-    });
-  }
-  if (cold) {
-    for (const { volume } of attached) {
-      await attempt(volume.id, 'opening of the portal', () =>
-        targets.openPortals(targetIqn(config.iqnPrefix, volume.id)),
+
+  async run(): Promise<ReconcileResult> {
+    const { lvm, config, targets, wipeQueue } = this.#deps;
+    const { cold, inactive, exports, leftovers, unfinished, halfDeleted } = this.#plan;
+    if (inactive.length > 0) {
+      await explainLvm('attached volumes could not be activated', lvm.vgName, () => lvm.activate(inactive));
+    }
+    await this.#each(exports, 'repair of the export', (volumeId) => this.#export(volumeId));
+    if (cold) {
+      await this.#each(exports, 'opening of the portal', (volumeId) =>
+        targets.openPortals(targetIqn(config.iqnPrefix, volumeId)),
       );
     }
+    const portalProblem = await holdPortals(targets);
+    if (portalProblem !== undefined) this.#failures.push(portalProblem);
+    await this.#each(leftovers, 'removal of a leftover export', (volumeId) => this.#removeLeftover(volumeId));
+    await this.#each(unfinished, 'removal of an unfinished volume', (volumeId) => this.#discard(volumeId));
+    await this.#each(halfDeleted, 'hiding of a deleted volume', (volumeId) => this.#hide(volumeId));
+    wipeQueue.wake();
+    return { repaired: this.#repaired, removed: this.#removed, failures: this.#failures, portalProblem };
   }
 
-  const portalProblem = await holdPortals(targets);
-  if (portalProblem !== undefined) failures.push(portalProblem);
+  async #each(volumeIds: readonly string[], what: string, action: (volumeId: string) => Promise<void>): Promise<void> {
+    for (const volumeId of volumeIds) {
+      try {
+        await this.#mutex.run(volumeId, () => action(volumeId));
+      } catch (error) {
+        log().error({ err: error, volumeId }, `${what} failed`);
+        this.#failures.push(`${volumeId}: ${what} failed: ${error instanceof Error ? error.message : String(error)}`);
+      }
+    }
+  }
 
-  for (const volumeId of await leftovers(deps, table, serving)) {
-    await attempt(volumeId, 'removal of a leftover export', async () => {
-      // Published meanwhile? Then it is no leftover.
-      const now = (await VolumeTable.read(lvm, config.clusterId)).find(volumeId);
-      if (now !== undefined && now.volume.attachments.length > 0) return;
-      log().warn({ volumeId }, 'removing an export that no attachment asks for');
-      await removeExport(deps, volumeId);
-      removed += 1;
-    });
+  async #table(options?: { fresh?: boolean }): Promise<VolumeTable> {
+    return await VolumeTable.read(this.#deps.lvm, this.#deps.config.clusterId, options);
   }
-  for (const { volume } of table.entries().filter(isForgotten)) {
-    await attempt(volume.id, 'removal of an unfinished volume', async () => {
-      const now = (await VolumeTable.read(lvm, config.clusterId, { fresh: true })).find(volume.id);
-      if (now === undefined || !isForgotten(now)) return;
-      log().warn(
-        { volumeId: volume.id, name: volume.name },
-        'removing a volume that was never finished, nor asked for again',
-      );
-      await discardVolume(deps, volume.id);
-    });
+
+  async #export(volumeId: string): Promise<void> {
+    let entry = (await this.#table()).findMade(volumeId);
+    if (entry === undefined || entry.volume.attachments.length === 0) return;
+    if (entry.growingFromBytes !== undefined && !this.#plan.cold) entry = await finishGrowth(this.#deps, entry);
+    await ensureExport(this.#deps, entry, entry.volume, { portals: !this.#plan.cold });
+    this.#repaired += 1;
   }
-  for (const lv of table.waitingForWipe()) {
-    if (isVolumeId(lv.name))
-      await attempt(lv.name, 'hiding of a deleted volume', () => hideIfStillThere(deps, lv.name));
+
+  async #removeLeftover(volumeId: string): Promise<void> {
+    // Published meanwhile? Then it is no leftover.
+    const now = (await this.#table()).find(volumeId);
+    if (now !== undefined && now.volume.attachments.length > 0) return;
+    if (await this.#deps.gates.servesOtherVg(volumeId, this.#vgUuid)) return;
+    log().warn({ volumeId }, 'removing an export that no attachment asks for');
+    await removeExport(this.#deps, volumeId);
+    this.#removed += 1;
   }
-  deps.wipeQueue.wake();
-  return { repaired, removed, failures, portalProblem };
+
+  async #discard(volumeId: string): Promise<void> {
+    const now = (await this.#table({ fresh: true })).find(volumeId);
+    if (now === undefined || !isForgotten(now)) return;
+    log().warn({ volumeId, name: now.volume.name }, 'removing a volume that was never finished, nor asked for again');
+    await discardVolume(this.#deps, volumeId);
+  }
+
+  async #hide(volumeId: string): Promise<void> {
+    if ((await this.#table()).halfDeleted(volumeId) === undefined) return;
+    await removeExport(this.#deps, volumeId);
+    await hideDeleted(this.#deps, volumeId);
+  }
 }
 
 async function holdPortals(targets: Targets): Promise<string | undefined> {
@@ -119,36 +137,4 @@ async function holdPortals(targets: Targets): Promise<string | undefined> {
     log().error({ err: error }, 'the portals cannot be opened');
     return `the portals cannot be opened: ${error instanceof Error ? error.message : String(error)}`;
   }
-}
-
-/** A create that a crash cut short, and that nobody has repeated: its claim is gone. It was never handed out. */
-function isForgotten({ lv, made }: VolumeEntry): boolean {
-  return !made && Date.now() / 1000 - lv.createdAt > UNFINISHED_KEPT_S;
-}
-
-async function hideIfStillThere(deps: BackendDependencies, volumeId: string): Promise<void> {
-  const table = await VolumeTable.read(deps.lvm, deps.config.clusterId);
-  if (table.halfDeleted(volumeId) === undefined) return;
-  await removeExport(deps, volumeId);
-  await hideDeleted(deps, volumeId);
-}
-
-/** Volumes with a gate or a target that no attachment asks for; never one that may be another VG's. */
-async function leftovers(
-  deps: BackendDependencies,
-  table: VolumeTable,
-  serving: readonly TargetState[],
-): Promise<string[]> {
-  const wanted = new Set(table.attachments().map(({ volumeId }) => volumeId));
-  const found = new Set<string>();
-  for (const target of serving)
-    if (target.volumeId !== undefined && !wanted.has(target.volumeId)) found.add(target.volumeId);
-  for (const gate of await deps.gates.list()) if (!wanted.has(gate.volumeId)) found.add(gate.volumeId);
-  const refused = new Set(table.refused().map(({ lvName }) => lvName));
-  const others: string[] = [];
-  for (const volumeId of found) {
-    if (refused.has(volumeId) || (await deps.gates.servesOtherVg(volumeId, table.report.vg.uuid)))
-      others.push(volumeId);
-  }
-  return [...found].filter((volumeId) => !others.includes(volumeId)).sort();
 }
