@@ -69,7 +69,7 @@ export interface VgRow {
   readonly vg: VolumeGroup;
   readonly extentCount: number;
   readonly pvCount: number;
-  /** Hidden LVs included. */
+  /** Visible LVs (vg_visible_lvs in lib/metadata/metadata.c): as many as `lvs` lists. */
   readonly lvCount: number;
 }
 

@@ -153,6 +153,7 @@ export class Wiper {
   /** Everything that is due now. */
   async #round(signal: AbortSignal): Promise<void> {
     const report = await this.#options.lvm.read({ fresh: true });
+    if (report.vg.exported) throw new LvmError('vg-inaccessible', 'the volume group is exported');
     if (report.vg.missingPvCount > 0) throw new LvmError('vg-partial', 'the volume group misses PVs');
     this.#update(report);
     const due = [...this.#items.values()]
@@ -252,6 +253,8 @@ export class Wiper {
   }
 
   #update(report: VgReport): void {
+    // It lists no LV then: what waited still waits.
+    if (report.vg.exported) return;
     const found = new Set<string>();
     for (const lv of report.lvs) {
       if (!this.#options.isDeleted(lv)) continue;

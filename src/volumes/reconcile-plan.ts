@@ -10,7 +10,10 @@ import type { VolumeEntry, VolumeTable } from './volume-table.ts';
 /** The provisioner repeats a create after minutes at most; a day also covers a cluster that is down for the night. */
 const UNFINISHED_KEPT_S = 86_400;
 
-/** Volume ids, in the order in which the parts are done. */
+/**
+ * Volume ids, in the order in which the parts are done. Of a partial VG only what builds; what takes away waits until it is
+ * whole.
+ */
 export interface ReconcilePlan {
   /** No portal answers yet, as after a boot: they are opened when every target is there. */
   readonly cold: boolean;
@@ -29,23 +32,28 @@ export function planReconcile(
   serving: readonly TargetState[],
   gates: readonly Gate[],
 ): ReconcilePlan {
+  // Nothing is torn down on the word of a VG that may not show all that it has.
+  const whole = table.report.vg.missingPvCount === 0;
   const attached = table.entries().filter(({ volume }) => volume.attachments.length > 0);
   // An initiator takes "no such target" hard.
   const cold = !serving.some((target) => target.portals.length > 0);
   return {
     cold,
-    inactive: attached.filter(({ lv }) => !lv.active).map(({ volume }) => volume.id),
-    exports: attached.map(({ volume }) => volume.id),
-    leftovers: leftovers(table, serving, gates),
-    unfinished: table
-      .entries()
-      .filter(isForgotten)
-      .map(({ volume }) => volume.id),
-    halfDeleted: table
-      .waitingForWipe()
-      .map((lv) => lv.name)
-      .filter(isVolumeId),
+    inactive: ids(attached.filter(({ lv }) => !lv.active)),
+    exports: ids(attached),
+    leftovers: whole ? leftovers(table, serving, gates) : [],
+    unfinished: whole ? ids(table.entries().filter(isForgotten)) : [],
+    halfDeleted: whole
+      ? table
+          .waitingForWipe()
+          .map((lv) => lv.name)
+          .filter(isVolumeId)
+      : [],
   };
+}
+
+function ids(entries: readonly VolumeEntry[]): string[] {
+  return entries.map(({ volume }) => volume.id);
 }
 
 /** A create that a crash cut short, and that nobody has repeated: its claim is gone. It was never handed out. */

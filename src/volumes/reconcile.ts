@@ -1,6 +1,7 @@
 /**
  * At start, and now and then: what the VG's tags say is made true in device-mapper and LIO, one target at a time. What is
- * right is not touched, so sessions with live I/O never notice. A VG that is absent or partial changes nothing.
+ * right is not touched, so sessions with live I/O never notice. Absent is not empty: a VG that is absent or exported
+ * changes nothing, and from a partial one nothing is taken away.
  */
 import type { Targets } from '../iscsi/target/types.ts';
 import { log } from '../system/context.ts';
@@ -25,7 +26,7 @@ export interface ReconcileResult {
 
 /**
  * @param mutex One operation for each volume: a call in progress is waited for, never raced.
- * @throws DriverError UNAVAILABLE when the VG can't be read or is partial; nothing was changed then.
+ * @throws DriverError UNAVAILABLE when the VG can't be read or is exported; nothing was changed then.
  */
 export async function reconcile(
   deps: BackendDependencies,

@@ -36,6 +36,8 @@ export class FakeHost {
   metadataFreeBytes = 1 << 19;
   blank = false;
   missingPvs = 0;
+  /** As after vgexport: the VG is there and lists no LV. */
+  exported = false;
   /** Dies at the n-th mutation from now on, before or after it takes effect. */
   crashAt: { call: number; when: 'before' | 'after' } | undefined;
   #mutations = 0;
@@ -94,9 +96,9 @@ export class FakeHost {
           metadataFreeBytes: this.metadataFreeBytes,
           tags: [],
           missingPvCount: this.missingPvs,
-          exported: false,
+          exported: this.exported,
         },
-        lvs: [...this.lvs.values()].map(
+        lvs: (this.exported ? [] : [...this.lvs.values()]).map(
           (lv): LogicalVolume => ({
             name: lv.name,
             uuid: lv.name,

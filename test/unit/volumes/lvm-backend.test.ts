@@ -60,6 +60,51 @@ describe('volumes over a fake host', () => {
     expect(await codeOf(starting.listVolumes())).to.equal('UNAVAILABLE');
   });
 
+  it('takes an exported VG for what it is: not there, and not empty', async () => {
+    const host = new FakeHost();
+    const backend = await host.boot();
+    const { id } = await backend.createVolume(request('a'));
+    await publish(backend, id, NODE_1);
+    host.exported = true;
+    host.calls.length = 0;
+    const calls: [string, () => Promise<unknown>][] = [
+      ['create', () => backend.createVolume(request('a'))],
+      ['delete', () => backend.deleteVolume(id)],
+      ['publish', () => publish(backend, id, NODE_1)],
+      ['unpublish', () => backend.unpublishVolume(id, NODE_1)],
+      ['expand', () => backend.expandVolume(id, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined)],
+      ['get', () => backend.getVolume(id)],
+      ['list', () => backend.listVolumes()],
+      ['capacity', () => backend.capacity({}, [])],
+      ['reconcile', () => backend.reconcile()],
+    ];
+    for (const [name, call] of calls) expect(await codeOf(call()), name).to.equal('UNAVAILABLE');
+    expect(host.calls).to.deep.equal([]);
+    expect(host.targets.size).to.equal(1);
+    expect((await backend.probe()).reasons.join()).to.match(/exported.*vgimport/);
+    host.exported = false;
+    await backend.reconcile();
+    await backend.unpublishVolume(id, NODE_1);
+  });
+
+  it('takes nothing away while the VG is partial', async () => {
+    const host = new FakeHost();
+    const crashing = await host.boot();
+    host.armCrash(1, 'after');
+    await crashing.createVolume(request('unfinished')).catch(() => undefined);
+    for (const lv of host.lvs.values()) lv.createdAt -= 87_000;
+    const stray = 'volume-00000000-0000-4000-8000-000000000000';
+    host.gates.set(stray, { sizeBytes: GIB, lv: stray, severed: false });
+    host.missingPvs = 1;
+    host.calls.length = 0;
+    await host.boot();
+    expect(host.calls).to.deep.equal(['target-hold']);
+    host.missingPvs = 0;
+    await host.boot();
+    expect(host.gates.size).to.equal(0);
+    expect([...host.lvs.keys()].map(isWipeName)).to.deep.equal([true]);
+  });
+
   it('gives the same volume for the same request, and says what differs for another', async () => {
     const backend = await new FakeHost().boot();
     const volume = await backend.createVolume(request('a'));
