@@ -1,5 +1,6 @@
 /** From a volume and its attachments to a gate and a target, and back. The safe orders are in the adapters and in design.md. */
 import { DriverError } from '../errors.ts';
+import { GateError } from '../gate/errors.ts';
 import type { AclAuth, AclSpec, TargetSpec } from '../iscsi/target/types.ts';
 import { log } from '../system/context.ts';
 import { FileTimeoutError } from '../system/files.ts';
@@ -80,7 +81,16 @@ export async function ensureExport(
   }
   // Not beyond the bytes that are known to be blank: an expansion that a crash cut short is finished first.
   const sizeBytes = Math.min(volume.sizeBytes, entry.growingFromBytes ?? volume.sizeBytes);
-  await deps.gates.ensure({ volumeId: volume.id, lvPath: entry.lv.path, sizeBytes });
+  const gate = { volumeId: volume.id, lvPath: entry.lv.path, sizeBytes };
+  try {
+    await deps.gates.ensure(gate);
+  } catch (error) {
+    if (!(error instanceof GateError && error.reason === 'severed')) throw error;
+    // A crash in the middle of a fence. Nothing passes there any more, so nobody loses anything by the rest of it.
+    log().warn({ volumeId: volume.id }, 'a fence that a crash cut short is completed before the export is built again');
+    await removeExport(deps, volume.id);
+    await deps.gates.ensure(gate);
+  }
   await deps.targets.ensure(targetSpec(deps, volume, options.given), { portals: options.portals ?? true });
 }
 

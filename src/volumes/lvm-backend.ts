@@ -9,6 +9,7 @@ import { createVolume } from './creation.ts';
 import { deleteVolume } from './deletion.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { expandVolume } from './expansion.ts';
+import { UnfinishedFences } from './fences.ts';
 import { hasMetadataRoom } from './metadata-room.ts';
 import type { CapacityRange, Volume, VolumeCapability } from './model.ts';
 import { targetIqn, volumeIdForName } from './names.ts';
@@ -21,6 +22,7 @@ export class LvmBackend implements Backend {
   readonly #deps: BackendDependencies;
   readonly #mutex = new KeyedMutex();
   readonly #pending = new PendingAttachments();
+  readonly #fences = new UnfinishedFences();
   /** Why no call can be served yet; undefined once the first reconciliation is through. */
   #notReady: string | undefined = 'the controller is starting: the volume group has not been read yet';
 
@@ -34,7 +36,7 @@ export class LvmBackend implements Backend {
   async reconcile(): Promise<ReconcileResult> {
     const atStart = this.#notReady !== undefined;
     try {
-      const result = await reconcile(this.#deps, this.#mutex, { atStart });
+      const result = await reconcile(this.#deps, this.#mutex, this.#fences, { atStart });
       this.#notReady = undefined;
       this.#portalProblem = result.portalProblem;
       return result;
@@ -85,11 +87,13 @@ export class LvmBackend implements Backend {
   }
 
   async publishVolume(request: PublishRequest): Promise<PublishContext> {
-    return await this.#exclusively(request.volumeId, () => publishVolume(this.#deps, this.#pending, request));
+    return await this.#exclusively(request.volumeId, () =>
+      publishVolume(this.#deps, this.#pending, this.#fences, request),
+    );
   }
 
   async unpublishVolume(volumeId: string, nodeId: string): Promise<void> {
-    await this.#exclusively(volumeId, () => unpublishVolume(this.#deps, volumeId, nodeId));
+    await this.#exclusively(volumeId, () => unpublishVolume(this.#deps, this.#fences, volumeId, nodeId));
   }
 
   async getVolume(volumeId: string): Promise<Volume | undefined> {

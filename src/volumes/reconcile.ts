@@ -6,10 +6,12 @@
 import type { Targets } from '../iscsi/target/types.ts';
 import { log } from '../system/context.ts';
 import type { KeyedMutex } from '../system/keyed-mutex.ts';
+import { finishFences } from './attachment.ts';
 import { discardVolume, hideDeleted } from './deletion.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { finishGrowth } from './expansion.ts';
 import { ensureExport, removeExport } from './exports.ts';
+import type { UnfinishedFences } from './fences.ts';
 import { explainLvm } from './lvm-errors.ts';
 import { targetIqn } from './names.ts';
 import { isForgotten, planReconcile, type ReconcilePlan } from './reconcile-plan.ts';
@@ -31,6 +33,7 @@ export interface ReconcileResult {
 export async function reconcile(
   deps: BackendDependencies,
   mutex: KeyedMutex,
+  fences: UnfinishedFences,
   options: { atStart: boolean },
 ): Promise<ReconcileResult> {
   const { lvm, config, gates, targets } = deps;
@@ -42,24 +45,32 @@ export async function reconcile(
   const table = await VolumeTable.read(lvm, config.clusterId, { fresh: true });
   table.warnRefused();
   const plan = planReconcile(table, await targets.list(), await gates.list());
-  return await new Execution(deps, mutex, plan, table.report.vg.uuid).run();
+  return await new Execution({ deps, mutex, fences, plan, vgUuid: table.report.vg.uuid }).run();
 }
 
 /** Carries a plan out, one volume after the other. Each looks again, under its lock, whether there is still need. */
 class Execution {
   readonly #deps: BackendDependencies;
   readonly #mutex: KeyedMutex;
+  readonly #fences: UnfinishedFences;
   readonly #plan: ReconcilePlan;
   readonly #vgUuid: string;
   readonly #failures: string[] = [];
   #repaired = 0;
   #removed = 0;
 
-  constructor(deps: BackendDependencies, mutex: KeyedMutex, plan: ReconcilePlan, vgUuid: string) {
-    this.#deps = deps;
-    this.#mutex = mutex;
-    this.#plan = plan;
-    this.#vgUuid = vgUuid;
+  constructor(given: {
+    readonly deps: BackendDependencies;
+    readonly mutex: KeyedMutex;
+    readonly fences: UnfinishedFences;
+    readonly plan: ReconcilePlan;
+    readonly vgUuid: string;
+  }) {
+    this.#deps = given.deps;
+    this.#mutex = given.mutex;
+    this.#fences = given.fences;
+    this.#plan = given.plan;
+    this.#vgUuid = given.vgUuid;
   }
 
   async run(): Promise<ReconcileResult> {
@@ -100,6 +111,8 @@ class Execution {
 
   async #export(volumeId: string): Promise<void> {
     let entry = (await this.#table()).findMade(volumeId);
+    if (entry !== undefined && (await finishFences(this.#deps, this.#fences, entry)))
+      entry = (await this.#table()).findMade(volumeId);
     if (entry === undefined || entry.volume.attachments.length === 0) return;
     if (entry.growingFromBytes !== undefined && !this.#plan.cold) entry = await finishGrowth(this.#deps, entry);
     await ensureExport(this.#deps, entry, entry.volume, { portals: !this.#plan.cold });

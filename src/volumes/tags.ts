@@ -23,7 +23,8 @@
  *   A crash after 1 leaves an attachment without a target: the next start, or the retry, builds it, with the same nonce.
  * UNPUBLISH 1. fence: target disabled, ACL gone, gate severed and removed  2. remove `att`
  *   A crash in 1 leaves `att`: the start builds the target again (the node was not told that it is cut off), the retry
- *   fences again. The tag goes last, so that "no tag" always means "fenced".
+ *   fences again. Where the gate is severed already, the start completes the fence before it builds. The tag goes last, so
+ *   that "no tag" always means "fenced". A fence that failed or was not waited for (no crash) is never undone: fences.ts.
  * EXPAND  1. add `growing=OLD`  2. lvextend  3. zero from OLD  4. gate grows  5. remove `growing`
  *   A crash after 2 leaves a larger LV behind a gate of the old size: the retry, or the next publish, does 3–5.
  *   Without zeroing (blank extents) only 2 and 4.

@@ -3,6 +3,7 @@
  * die between any two calls of an adapter. What LVM, device-mapper and LIO really do is shown in test/integration.
  */
 import type { ControllerConfig } from '../../../src/config-types.ts';
+import { GateError } from '../../../src/gate/errors.ts';
 import type { Gate, Gates } from '../../../src/gate/types.ts';
 import type { TargetSpec, TargetState, Targets } from '../../../src/iscsi/target/types.ts';
 import { type LogicalVolume, type Lvm, LvmError, type TagChange, type VgReport } from '../../../src/lvm/types.ts';
@@ -32,6 +33,8 @@ export class FakeHost {
   readonly targets = new Map<string, TargetSpec & { enabled: boolean; portals: boolean }>();
   /** What happened, for tests of the order. */
   readonly calls: string[] = [];
+  /** These fail, without effect. */
+  readonly failures = new Map<string, Error>();
   vgBytes = 64 * GIB;
   metadataFreeBytes = 1 << 19;
   blank = false;
@@ -64,6 +67,8 @@ export class FakeHost {
     await Promise.resolve();
     this.#mutations += 1;
     this.calls.push(name);
+    const failure = this.failures.get(name);
+    if (failure !== undefined) throw failure;
     const dies = this.crashAt?.call === this.#mutations ? this.crashAt.when : undefined;
     // Dead processes do nothing more: every later call of this life fails as well.
     if (dies === 'before' || (this.crashAt !== undefined && this.#mutations > this.crashAt.call)) throw new Crash(name);
@@ -162,6 +167,11 @@ export class FakeHost {
       }),
   };
 
+  /** The backstore, which comes and goes with the target here, opens the gate. */
+  #openCount(volumeId: string): number {
+    return this.targets.has(volumeId) ? 1 : 0;
+  }
+
   readonly #gates: Gates = {
     path: (id) => `/dev/mapper/gate-${id}`,
     list: async (): Promise<Gate[]> =>
@@ -172,11 +182,13 @@ export class FakeHost {
         table: gate.severed ? 'error' : 'linear',
         sizeBytes: gate.sizeBytes,
         backing: undefined,
-        openCount: 0,
+        openCount: this.#openCount(volumeId),
       })),
     ensure: ({ volumeId, sizeBytes }) =>
       this.#mutate('gate-ensure', () => {
         if (!this.#lv(volumeId).active) throw new Error('LV is not active');
+        if (this.gates.get(volumeId)?.severed === true && this.#openCount(volumeId) > 0)
+          throw new GateError('severed', 'an error table, and held open');
         this.gates.set(volumeId, { sizeBytes, lv: volumeId, severed: false });
       }),
     sever: (id) =>
@@ -186,7 +198,7 @@ export class FakeHost {
       }),
     remove: (id) =>
       this.#mutate('gate-remove', () => {
-        if (this.targets.has(id)) throw new Error('gate is in use');
+        if (this.#openCount(id) > 0) throw new GateError('in-use', 'gate is held open');
         this.gates.delete(id);
       }),
     servesOtherVg: async () => false,

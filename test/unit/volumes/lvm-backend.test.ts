@@ -1,5 +1,7 @@
 import { expect } from 'chai';
 import { DriverError } from '../../../src/errors.ts';
+import { TargetTimeoutError } from '../../../src/iscsi/target/errors.ts';
+import { LvmError } from '../../../src/lvm/types.ts';
 import type { CreateVolumeRequest } from '../../../src/volumes/backend.ts';
 import type { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
 import type { VolumeCapability } from '../../../src/volumes/model.ts';
@@ -243,6 +245,78 @@ describe('volumes over a fake host', () => {
     expect(host.calls).to.deep.equal(['target-revoke', 'lv-tags']);
     await backend.unpublishVolume(id, '');
     expect(host.targets.size + host.gates.size).to.equal(0);
+  });
+
+  describe('a fence that does not end in time', () => {
+    const late = new TargetTimeoutError('the disk is slow');
+
+    it('is not undone by a comparison, which goes on with it', async () => {
+      const host = new FakeHost();
+      const backend = await host.boot();
+      const { id } = await backend.createVolume(request('a'));
+      await publish(backend, id, NODE_1);
+      for (const step of ['target-disable', 'target-remove', 'lv-tags']) {
+        host.failures.set(step, step === 'lv-tags' ? new LvmError('other', 'refused') : late);
+        expect(await codeOf(backend.unpublishVolume(id, NODE_1)), step).to.not.equal('OK');
+        host.calls.length = 0;
+        const { failures } = await backend.reconcile();
+        expect(failures, step).to.have.length(1);
+        expect(host.calls, step).to.not.include.members(['target-ensure']).and.not.include.members(['gate-ensure']);
+        expect((await backend.getVolume(id))?.attachments, step).to.have.length(1);
+        host.failures.clear();
+      }
+      await backend.reconcile();
+      expect(host.targets.size + host.gates.size).to.equal(0);
+      expect((await backend.getVolume(id))?.attachments).to.deep.equal([]);
+    });
+
+    it('is completed by a publish first: to the same node with a new nonce', async () => {
+      for (const node of [NODE_1, NODE_2]) {
+        const host = new FakeHost();
+        const backend = await host.boot();
+        const { id } = await backend.createVolume(request('a'));
+        const { nonce } = await publish(backend, id, NODE_1);
+        host.failures.set('target-remove', late);
+        expect(await codeOf(backend.unpublishVolume(id, NODE_1))).to.equal('ABORTED');
+        expect(await codeOf(publish(backend, id, node))).to.equal('ABORTED');
+        host.failures.clear();
+        expect((await publish(backend, id, node)).nonce).to.not.equal(nonce);
+        expect(host.gates.get(id)?.severed).to.equal(false);
+        expect((await backend.getVolume(id))?.attachments.map(({ nodeId }) => nodeId)).to.deep.equal([node]);
+      }
+    });
+
+    it('of one node of several lets nobody in again, and leaves the others', async () => {
+      const host = new FakeHost();
+      const backend = await host.boot();
+      const { id } = await backend.createVolume(request('a', { capabilities: [RWX] }));
+      await publish(backend, id, NODE_1, RWX);
+      await publish(backend, id, NODE_2, RWX);
+      host.failures.set('target-revoke', late);
+      expect(await codeOf(backend.unpublishVolume(id, NODE_1))).to.equal('ABORTED');
+      host.calls.length = 0;
+      await backend.reconcile();
+      expect(host.calls).to.deep.equal(['target-revoke', 'target-hold']);
+      host.failures.clear();
+      await backend.reconcile();
+      expect(host.targets.get(id)?.acls).to.have.length(1);
+      expect((await backend.getVolume(id))?.attachments.map(({ nodeId }) => nodeId)).to.deep.equal([NODE_2]);
+    });
+
+    it('and that a crash cut short is completed before the export is built again', async () => {
+      const host = new FakeHost();
+      const backend = await host.boot();
+      const { id } = await backend.createVolume(request('a'));
+      const { nonce } = await publish(backend, id, NODE_1);
+      host.failures.set('target-remove', late);
+      expect(await codeOf(backend.unpublishVolume(id, NODE_1))).to.equal('ABORTED');
+      host.failures.clear();
+      expect(host.gates.get(id)?.severed).to.equal(true);
+      const next = await host.boot();
+      expect(host.gates.get(id)?.severed).to.equal(false);
+      expect(host.targets.get(id)?.enabled).to.equal(true);
+      expect((await publish(next, id, NODE_1)).nonce).to.equal(nonce);
+    });
   });
 
   it('zeroes what an expansion adds before the gate shows it', async () => {
