@@ -25,8 +25,8 @@ export class LvmBackend implements Backend {
   readonly #fences = new UnfinishedFences();
   /** Why no call can be served yet; undefined once the first reconciliation is through. */
   #notReady: string | undefined = 'the controller is starting: the volume group has not been read yet';
-
   #portalProblem: string | undefined;
+  #failures: readonly string[] = [];
 
   constructor(deps: BackendDependencies) {
     this.#deps = deps;
@@ -39,6 +39,7 @@ export class LvmBackend implements Backend {
       const result = await reconcile(this.#deps, this.#mutex, this.#fences, { atStart });
       this.#notReady = undefined;
       this.#portalProblem = result.portalProblem;
+      this.#failures = result.failures;
       return result;
     } catch (error) {
       if (atStart)
@@ -48,6 +49,11 @@ export class LvmBackend implements Backend {
             : 'the first comparison of the volume group with the target failed; see the controller log';
       throw error;
     }
+  }
+
+  /** What the last comparison could not repair. Not in Probe: one volume must not keep the sidecars from the others. */
+  get failures(): readonly string[] {
+    return this.#failures;
   }
 
   async probe(): Promise<ProbeResult> {

@@ -4,6 +4,7 @@
  * changes nothing, and from a partial one nothing is taken away.
  */
 import type { Targets } from '../iscsi/target/types.ts';
+import { LvmError } from '../lvm/types.ts';
 import { log } from '../system/context.ts';
 import type { KeyedMutex } from '../system/keyed-mutex.ts';
 import { finishFences } from './attachment.ts';
@@ -12,7 +13,6 @@ import type { BackendDependencies } from './dependencies.ts';
 import { finishGrowth } from './expansion.ts';
 import { ensureExport, removeExport } from './exports.ts';
 import type { UnfinishedFences } from './fences.ts';
-import { explainLvm } from './lvm-errors.ts';
 import { targetIqn } from './names.ts';
 import { isForgotten, planReconcile, type ReconcilePlan } from './reconcile-plan.ts';
 import { VolumeTable } from './volume-table.ts';
@@ -74,11 +74,9 @@ class Execution {
   }
 
   async run(): Promise<ReconcileResult> {
-    const { lvm, config, targets, wipeQueue } = this.#deps;
+    const { config, targets, wipeQueue } = this.#deps;
     const { cold, inactive, exports, leftovers, unfinished, halfDeleted } = this.#plan;
-    if (inactive.length > 0) {
-      await explainLvm('attached volumes could not be activated', lvm.vgName, () => lvm.activate(inactive));
-    }
+    await this.#activate(inactive);
     await this.#each(exports, 'repair of the export', (volumeId) => this.#export(volumeId));
     if (cold) {
       await this.#each(exports, 'opening of the portal', (volumeId) =>
@@ -92,6 +90,20 @@ class Execution {
     await this.#each(halfDeleted, 'hiding of a deleted volume', (volumeId) => this.#hide(volumeId));
     wipeQueue.wake();
     return { repaired: this.#repaired, removed: this.#removed, failures: this.#failures, portalProblem };
+  }
+
+  /**
+   * All at once, which after a boot saves a command for each. LVM goes on after one that it cannot activate; those that
+   * are left are tried on their own when their export is built, and fail there alone.
+   */
+  async #activate(volumeIds: readonly string[]): Promise<void> {
+    if (volumeIds.length === 0) return;
+    try {
+      await this.#deps.lvm.activate(volumeIds);
+    } catch (error) {
+      if (!(error instanceof LvmError)) throw error;
+      log().warn({ err: error, volumes: volumeIds.length }, 'not every attached volume could be activated at once');
+    }
   }
 
   async #each(volumeIds: readonly string[], what: string, action: (volumeId: string) => Promise<void>): Promise<void> {

@@ -33,6 +33,8 @@ export class FakeHost {
   readonly targets = new Map<string, TargetSpec & { enabled: boolean; portals: boolean }>();
   /** What happened, for tests of the order. */
   readonly calls: string[] = [];
+  /** LVs that cannot be activated. */
+  readonly broken = new Set<string>();
   /** These fail, without effect. */
   readonly failures = new Map<string, Error>();
   vgBytes = 64 * GIB;
@@ -159,7 +161,9 @@ export class FakeHost {
     remove: (names) => this.#mutate('lv-remove', () => names.forEach((name) => void this.lvs.delete(name))),
     activate: (names) =>
       this.#mutate('lv-activate', () => {
-        for (const name of names) this.#lv(name).active = true;
+        // As lvchange: it goes on after one that it cannot activate, and then fails.
+        for (const name of names) this.#lv(name).active = !this.broken.has(name);
+        if (names.some((name) => this.broken.has(name))) throw new LvmError('other', 'device-mapper: table failed');
       }),
     deactivate: (names) =>
       this.#mutate('lv-deactivate', () => {

@@ -89,6 +89,33 @@ describe('volumes over a fake host', () => {
     await backend.unpublishVolume(id, NODE_1);
   });
 
+  it('is not kept down by one LV that cannot be activated, and says which it is', async () => {
+    const host = new FakeHost();
+    const before = await host.boot();
+    const ids: string[] = [];
+    for (const name of ['a', 'b', 'c']) {
+      const { id } = await before.createVolume(request(name));
+      await publish(before, id, NODE_1);
+      ids.push(id);
+    }
+    const [bad = '', ...good] = ids.sort();
+    // A reboot of the storage host.
+    host.targets.clear();
+    host.gates.clear();
+    for (const lv of host.lvs.values()) lv.active = false;
+    host.broken.add(bad);
+    const backend = await host.boot();
+    expect([...host.targets.keys()].sort()).to.deep.equal(good);
+    expect([...host.targets.values()].every((target) => target.portals)).to.equal(true);
+    expect(backend.failures.filter((failure) => failure.includes(bad))).to.have.length(backend.failures.length);
+    expect(backend.failures).to.have.length(1);
+    expect((await backend.probe()).ready).to.equal(true);
+    expect(await codeOf(publish(backend, bad, NODE_1))).to.equal('UNAVAILABLE');
+    host.broken.clear();
+    expect((await backend.reconcile()).failures).to.deep.equal([]);
+    expect(host.targets.size).to.equal(3);
+  });
+
   it('takes nothing away while the VG is partial', async () => {
     const host = new FakeHost();
     const crashing = await host.boot();
