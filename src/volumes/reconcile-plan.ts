@@ -56,9 +56,12 @@ function ids(entries: readonly VolumeEntry[]): string[] {
   return entries.map(({ volume }) => volume.id);
 }
 
-/** A create that a crash cut short, and that nobody has repeated: its claim is gone. It was never handed out. */
+/**
+ * A create that a crash cut short, and that nobody has repeated: its claim is gone. It was never handed out. Of unknown
+ * age: kept.
+ */
 export function isForgotten({ lv, made }: VolumeEntry): boolean {
-  return !made && Date.now() / 1000 - lv.createdAt > UNFINISHED_KEPT_S;
+  return !made && lv.createdAt !== undefined && Date.now() / 1000 - lv.createdAt > UNFINISHED_KEPT_S;
 }
 
 function leftovers(table: VolumeTable, serving: readonly TargetState[], gates: readonly Gate[]): string[] {

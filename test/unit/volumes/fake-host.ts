@@ -24,7 +24,7 @@ interface FakeLv {
   dirty: { from: number; to: number }[];
   fileSystem: string | undefined;
   /** Seconds since the epoch. */
-  createdAt: number;
+  createdAt: number | undefined;
 }
 
 export class FakeHost {

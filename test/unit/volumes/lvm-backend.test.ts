@@ -121,7 +121,7 @@ describe('volumes over a fake host', () => {
     const crashing = await host.boot();
     host.armCrash(1, 'after');
     await crashing.createVolume(request('unfinished')).catch(() => undefined);
-    for (const lv of host.lvs.values()) lv.createdAt -= 87_000;
+    for (const lv of host.lvs.values()) lv.createdAt = Date.now() / 1000 - 87_000;
     const stray = 'volume-00000000-0000-4000-8000-000000000000';
     host.gates.set(stray, { sizeBytes: GIB, lv: stray, severed: false });
     host.missingPvs = 1;
@@ -195,12 +195,14 @@ describe('volumes over a fake host', () => {
     for (const [ageS, left] of [
       [86_000, 'volume-'],
       [87_000, '_wipe-'],
+      // Its age is not known.
+      [undefined, 'volume-'],
     ] as const) {
       const host = new FakeHost();
       const crashing = await host.boot();
       host.armCrash(1, 'after');
       await crashing.createVolume(request('a')).catch(() => undefined);
-      for (const lv of host.lvs.values()) lv.createdAt -= ageS;
+      for (const lv of host.lvs.values()) lv.createdAt = ageS === undefined ? undefined : Date.now() / 1000 - ageS;
       const backend = await host.boot();
       expect([...host.lvs.keys()].map((name) => name.slice(0, left.length))).to.deep.equal([left]);
       await backend.createVolume(request('a'));
