@@ -105,20 +105,7 @@ async function makeBackend(
 ): Promise<{ backend: LvmBackend; wiper: Wiper }> {
   const { controller } = config;
   const { files, commands } = dependencies;
-  let chapKeys: ChapKeys | undefined;
-  while (controller.chap !== 'off' && chapKeys === undefined) {
-    try {
-      chapKeys = await ChapKeys.load(
-        files,
-        `${config.hostRoot}${controller.chapKeyFile}`,
-        controller.chap === 'mutual',
-      );
-    } catch (error) {
-      waiting.reason = error instanceof Error ? error.message : String(error);
-      log().error({ err: error }, 'the CHAP key file cannot be used; trying again');
-      await delay(RETRY_MS, undefined, { signal: stopped });
-    }
-  }
+  const chapKeys = await loadChapKeys(config, files, waiting, stopped);
   const wiper = new Wiper({
     lvm: host.lvm,
     commands,
@@ -139,6 +126,26 @@ async function makeBackend(
     makeFileSystem: host.makeFileSystem,
   });
   return { backend, wiper };
+}
+
+/** With CHAP off as well: attachments keep the mode that they were made with. */
+async function loadChapKeys(
+  { hostRoot, controller }: ControllerSettings,
+  files: RoleDependencies['files'],
+  waiting: WaitingBackend,
+  stopped: AbortSignal,
+): Promise<ChapKeys | undefined> {
+  const path = `${hostRoot}${controller.chapKeyFile}`;
+  for (;;) {
+    try {
+      if (controller.chap === 'off') return await ChapKeys.loadIfPresent(files, path);
+      return await ChapKeys.load(files, path, controller.chap === 'mutual');
+    } catch (error) {
+      waiting.reason = error instanceof Error ? error.message : String(error);
+      log().error({ err: error }, 'the CHAP key file cannot be used; trying again');
+      await delay(RETRY_MS, undefined, { signal: stopped });
+    }
+  }
 }
 
 async function compareForEver(

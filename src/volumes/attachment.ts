@@ -77,7 +77,6 @@ export async function publishVolume(
   }
   if (same !== undefined) {
     checkSameAttachment(entry.volume, same, wanted);
-    const attachment: Attachment = { ...same, auth: wanted.auth.kind === 'user' ? wanted.auth : same.auth };
     if (entry.growingFromBytes !== undefined) entry = await finishGrowth(deps, entry);
     await ensureExport(
       deps,
@@ -85,10 +84,11 @@ export async function publishVolume(
       entry.volume,
       given === undefined ? {} : { given: { nodeName: node.nodeName, pair: given } },
     );
-    return contextOf(deps, entry.volume, attachment);
+    return contextOf(deps, entry.volume, same);
   }
 
   checkOtherNodes(entry.volume, wanted);
+  checkSameAuthentication(entry.volume, wanted);
   checkInitiatorUnique(table, pending, node);
   checkLimit(deps, table, pending, node, request.volumeId);
   return await pending.during(request.volumeId, node, async () => {
@@ -117,7 +117,9 @@ function wantedAttachment(
 ): Attachment {
   let auth: Attachment['auth'] = { kind: 'none' };
   if (given !== undefined) auth = { kind: 'user' };
-  else if (deps.chapKeys !== undefined) auth = { kind: 'derived', keyId: deps.chapKeys.currentKeyId };
+  else if (deps.config.chap !== 'off' && deps.chapKeys !== undefined) {
+    auth = { kind: 'derived', keyId: deps.chapKeys.currentKeyId, mutual: deps.config.chap === 'mutual' };
+  }
   return {
     nodeName: node.nodeName,
     nodeId: request.nodeId,
@@ -158,6 +160,18 @@ function checkOtherNodes(volume: Volume, wanted: Attachment): void {
     problem: `volume ${volume.id} cannot be attached to node ${wanted.nodeName} as ${wanted.mode}`,
     found: `attached to node ${blocking.map((other) => `${other.nodeName} (${other.mode})`).join(', ')}`,
     action: 'detach it there first; a node that is gone for good is detached with the out-of-service taint',
+  });
+}
+
+/** A target asks all its initiators for credentials, or none (LIO: an attribute of the portal group). */
+function checkSameAuthentication(volume: Volume, wanted: Attachment): void {
+  const withChap = wanted.auth.kind !== 'none';
+  const others = volume.attachments.filter((other) => (other.auth.kind !== 'none') !== withChap);
+  if (others.length === 0) return;
+  throw new DriverError('FAILED_PRECONDITION', {
+    problem: `volume ${volume.id} cannot be attached to node ${wanted.nodeName} ${withChap ? 'with' : 'without'} CHAP`,
+    found: `attached ${withChap ? 'without' : 'with'} it to node ${others.map(({ nodeName }) => nodeName).join(', ')}, from before the controller's mode (--chap) was changed, or by another secret`,
+    action: 'detach it there first: all nodes of a volume log in the same way',
   });
 }
 

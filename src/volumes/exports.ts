@@ -22,8 +22,9 @@ export function attachmentCredentials(
   volumeId: string,
   attachment: Attachment,
 ): ChapPair | undefined {
-  if (attachment.auth.kind !== 'derived') return undefined;
-  return deps.chapKeys?.derive(attachment.auth.keyId, volumeId, attachment.nodeName, attachment.nonce);
+  const { auth, nodeName, nonce } = attachment;
+  if (auth.kind !== 'derived') return undefined;
+  return deps.chapKeys?.derive(auth.keyId, volumeId, nodeName, nonce, auth.mutual);
 }
 
 function aclAuth(

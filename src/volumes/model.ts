@@ -48,12 +48,13 @@ export interface Attachment {
   readonly access: 'block' | 'mount';
   readonly mode: AccessMode;
   readonly readonly: boolean;
-  /** Where the CHAP credentials come from. */
   /** The target does not let it in until it is published again, with the user's secrets (ListVolumes leaves it out). */
   readonly needsRepublish?: boolean;
+  /** Where the CHAP credentials come from; for the attachment's whole life, whatever the controller's mode is by then. */
   readonly auth:
     | { readonly kind: 'none' }
-    | { readonly kind: 'derived'; readonly keyId: string }
+    /** `mutual`: undefined in tags that do not tell; then it is as the controller's mode says. */
+    | { readonly kind: 'derived'; readonly keyId: string; readonly mutual: boolean | undefined }
     | { readonly kind: 'user' };
 }
 

@@ -90,7 +90,6 @@ const MODE_CODES: Readonly<Record<AccessMode, string>> = {
 
 /** Fields are joined with '#', which neither a node name nor an IQN nor a hex string holds. */
 export function attachmentTag(attachment: Attachment): string {
-  const auth = attachment.auth.kind === 'derived' ? `key:${attachment.auth.keyId}` : attachment.auth.kind;
   const fields = [
     attachment.nodeName,
     attachment.initiatorIqn,
@@ -98,9 +97,23 @@ export function attachmentTag(attachment: Attachment): string {
     attachment.access,
     MODE_CODES[attachment.mode],
     attachment.readonly ? 'ro' : 'rw',
-    auth,
+    authText(attachment.auth),
   ];
   return `${PREFIX}att=${fields.map((field) => escapeTagValue(field)).join('#')}`;
+}
+
+/** `none`, `user`, `key:<id>:one` or `key:<id>:mutual`; `key:<id>` in tags that were made before the mode was kept. */
+function authText(auth: Attachment['auth']): string {
+  if (auth.kind !== 'derived') return auth.kind;
+  const mode = auth.mutual === undefined ? [] : [auth.mutual ? 'mutual' : 'one'];
+  return ['key', auth.keyId, ...mode].join(':');
+}
+
+function parseAuth(text: string): Attachment['auth'] | undefined {
+  if (text === 'none' || text === 'user') return { kind: text };
+  const [, keyId, mode] = /^key:([^:]+)(?::(one|mutual))?$/.exec(text) ?? [];
+  if (keyId === undefined) return undefined;
+  return { kind: 'derived', keyId, mutual: mode === undefined ? undefined : mode === 'mutual' };
 }
 
 function parseAttachment(value: string): Attachment | undefined {
@@ -112,11 +125,8 @@ function parseAttachment(value: string): Attachment | undefined {
     return undefined;
   if (access !== 'block' && access !== 'mount') return undefined;
   if (writable !== 'ro' && writable !== 'rw') return undefined;
-  if (auth === undefined || rest.length > 0) return undefined;
-  let authentication: Attachment['auth'];
-  if (auth === 'none' || auth === 'user') authentication = { kind: auth };
-  else if (auth.startsWith('key:')) authentication = { kind: 'derived', keyId: auth.slice(4) };
-  else return undefined;
+  const authentication = auth === undefined || rest.length > 0 ? undefined : parseAuth(auth);
+  if (authentication === undefined) return undefined;
   return {
     nodeName,
     nodeId: `${nodeName}/${initiatorIqn}`,

@@ -7,6 +7,7 @@ import { GateError } from '../../../src/gate/errors.ts';
 import type { Gate, Gates } from '../../../src/gate/types.ts';
 import type { TargetSpec, TargetState, Targets } from '../../../src/iscsi/target/types.ts';
 import { type LogicalVolume, type Lvm, LvmError, type TagChange, type VgReport } from '../../../src/lvm/types.ts';
+import type { ChapKeys } from '../../../src/volumes/chap.ts';
 import type { BackendDependencies } from '../../../src/volumes/dependencies.ts';
 import { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
 
@@ -33,6 +34,7 @@ export class FakeHost {
   readonly targets = new Map<string, TargetSpec & { enabled: boolean; portals: boolean }>();
   /** What happened, for tests of the order. */
   readonly calls: string[] = [];
+  chapKeys: ChapKeys | undefined;
   /** LVs that cannot be activated. */
   readonly broken = new Set<string>();
   /** These fail, without effect. */
@@ -254,7 +256,7 @@ export class FakeHost {
       lvm: this.lvm,
       gates: this.#gates,
       targets: this.#targets,
-      chapKeys: undefined,
+      chapKeys: this.chapKeys,
       wipeQueue: { wake: () => undefined, backlog: () => ({ bytes: 0, etaSeconds: undefined }) },
       isBlank: () => this.blank,
       zeroRange: (reason, path, offset, length) =>

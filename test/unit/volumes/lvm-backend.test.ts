@@ -1,8 +1,13 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { expect } from 'chai';
 import { DriverError } from '../../../src/errors.ts';
 import { TargetTimeoutError } from '../../../src/iscsi/target/errors.ts';
 import { LvmError } from '../../../src/lvm/types.ts';
+import { BlockingFiles } from '../../../src/system/blocking-files.ts';
 import type { CreateVolumeRequest } from '../../../src/volumes/backend.ts';
+import { ChapKeys } from '../../../src/volumes/chap.ts';
 import type { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
 import type { VolumeCapability } from '../../../src/volumes/model.ts';
 import { isWipeName } from '../../../src/volumes/names.ts';
@@ -274,6 +279,62 @@ describe('volumes over a fake host', () => {
     expect(host.calls).to.deep.equal(['target-revoke', 'lv-tags']);
     await backend.unpublishVolume(id, '');
     expect(host.targets.size + host.gates.size).to.equal(0);
+  });
+
+  describe('the mode of CHAP', () => {
+    const files = new BlockingFiles();
+    const folder = mkdtempSync(path.join(tmpdir(), 'chap-mode-'));
+    after(async () => {
+      await files.close();
+      rmSync(folder, { recursive: true });
+    });
+
+    async function bootWith(host: FakeHost, chap: 'on' | 'mutual' | 'off'): Promise<LvmBackend> {
+      host.config = { ...host.config, chap };
+      const file = path.join(folder, 'chap.key');
+      host.chapKeys =
+        chap === 'off'
+          ? await ChapKeys.loadIfPresent(files, file)
+          : await ChapKeys.load(files, file, chap === 'mutual');
+      return await host.boot();
+    }
+
+    for (const [before, now] of [
+      ['on', 'off'],
+      ['mutual', 'on'],
+      ['on', 'mutual'],
+      ['off', 'on'],
+    ] as const) {
+      it(`of an attachment stays when the controller's goes from ${before} to ${now}, also after a reboot`, async () => {
+        const host = new FakeHost();
+        const first = await bootWith(host, before);
+        const { id } = await first.createVolume(request('a'));
+        const context = await publish(first, id, NODE_1);
+        const acls = host.targets.get(id)?.acls;
+        const second = await bootWith(host, now);
+        expect(host.targets.get(id)?.acls).to.deep.equal(acls);
+        host.targets.clear();
+        host.gates.clear();
+        await second.reconcile();
+        expect(host.targets.get(id)?.acls).to.deep.equal(acls);
+        expect(await publish(second, id, NODE_1)).to.deep.equal(context);
+        await second.unpublishVolume(id, NODE_1);
+        expect((await publish(second, id, NODE_1)).authentication).to.equal(now === 'off' ? 'none' : 'derived');
+      });
+    }
+
+    it('is one for all nodes of a volume; another is refused before anything is written', async () => {
+      const host = new FakeHost();
+      const first = await bootWith(host, 'off');
+      const { id } = await first.createVolume(request('a', { capabilities: [RWX] }));
+      await publish(first, id, NODE_1, RWX);
+      const second = await bootWith(host, 'on');
+      host.calls.length = 0;
+      const refusal = await publish(second, id, NODE_2, RWX).catch((error: unknown) => error);
+      expect(refusal).to.be.instanceOf(DriverError).with.property('code', 'FAILED_PRECONDITION');
+      expect((refusal as Error).message).to.match(/with CHAP.*node-1/);
+      expect(host.calls).to.deep.equal([]);
+    });
   });
 
   describe('a fence that does not end in time', () => {
