@@ -3,6 +3,7 @@
  * right is not touched, so sessions with live I/O never notice. Absent is not empty: a VG that is absent or exported
  * changes nothing, and from a partial one nothing is taken away.
  */
+import { DriverError } from '../errors.ts';
 import type { Targets } from '../iscsi/target/types.ts';
 import { LvmError } from '../lvm/types.ts';
 import { log } from '../system/context.ts';
@@ -28,7 +29,7 @@ export interface ReconcileResult {
 
 /**
  * @param mutex One operation for each volume: a call in progress is waited for, never raced.
- * @throws DriverError UNAVAILABLE when the VG can't be read or is exported; nothing was changed then.
+ * @throws DriverError FAILED_PRECONDITION at the start when a target of another prefix exports a volume; UNAVAILABLE when the VG can't be read or is exported; nothing was changed then.
  */
 export async function reconcile(
   deps: BackendDependencies,
@@ -44,8 +45,26 @@ export async function reconcile(
   }
   const table = await VolumeTable.read(lvm, config.clusterId, { fresh: true });
   table.warnRefused();
+  if (options.atStart) await refuseForeignTargets(deps, table);
   const plan = planReconcile(table, await targets.list(), await gates.list());
   return await new Execution({ deps, mutex, fences, plan, vgUuid: table.report.vg.uuid }).run();
+}
+
+/**
+ * After a change of the IQN prefix the old targets are still there, with their sessions, and no fence of ours would reach
+ * them; a second target beside each would be built.
+ */
+async function refuseForeignTargets({ targets, config, lvm }: BackendDependencies, table: VolumeTable): Promise<void> {
+  const ours = new Set(table.entries().map(({ volume }) => volume.id));
+  const foreign = (await targets.listForeign()).filter(({ volumeId }) => ours.has(volumeId));
+  const [first] = foreign;
+  if (first === undefined) return;
+  throw new DriverError('FAILED_PRECONDITION', {
+    problem: `${foreign.length} volume(s) of volume group "${lvm.vgName}" are exported under another IQN prefix than ${config.iqnPrefix}`,
+    found: `target ${first.targetIqn}`,
+    action:
+      'set iqn-prefix back to what it was and detach the volumes before it is changed, or remove these targets (targetcli)',
+  });
 }
 
 /** Carries a plan out, one volume after the other. Each looks again, under its lock, whether there is still need. */

@@ -230,6 +230,10 @@ export class FakeHost {
         const portals = (options?.portals ?? true) || (this.targets.get(spec.volumeId)?.portals ?? false);
         this.targets.set(spec.volumeId, { ...spec, enabled: true, portals });
       }),
+    listForeign: async () =>
+      [...this.targets.values()]
+        .filter(({ targetIqn }) => !targetIqn.startsWith(`${this.config.iqnPrefix}:`))
+        .map(({ targetIqn, volumeId }) => ({ targetIqn, volumeId })),
     openPortals: (iqn) =>
       this.#mutate('target-portals', () => {
         for (const target of this.targets.values()) if (target.targetIqn === iqn) target.portals = true;

@@ -8,7 +8,7 @@ import { LvmError } from '../../../src/lvm/types.ts';
 import { BlockingFiles } from '../../../src/system/blocking-files.ts';
 import type { CreateVolumeRequest } from '../../../src/volumes/backend.ts';
 import { ChapKeys } from '../../../src/volumes/chap.ts';
-import type { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
+import { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
 import type { VolumeCapability } from '../../../src/volumes/model.ts';
 import { isWipeName } from '../../../src/volumes/names.ts';
 import { Crash, EXTENT, FakeHost, GIB } from './fake-host.ts';
@@ -53,8 +53,7 @@ describe('volumes over a fake host', () => {
     const first = await host.boot();
     const { id } = await first.createVolume(request('a'));
     await publish(first, id, NODE_1);
-    const { LvmBackend: Fresh } = await import('../../../src/volumes/lvm-backend.ts');
-    const starting = new Fresh({
+    const starting = new LvmBackend({
       ...host.dependencies(),
       lvm: { ...host.lvm, read: () => Promise.reject(new Error('VG is away')) },
     });
@@ -119,6 +118,27 @@ describe('volumes over a fake host', () => {
     host.broken.clear();
     expect((await backend.reconcile()).failures).to.deep.equal([]);
     expect(host.targets.size).to.equal(3);
+  });
+
+  it('does not start beside targets of another IQN prefix, and names one and the remedy', async () => {
+    const host = new FakeHost();
+    const first = await host.boot();
+    const { id } = await first.createVolume(request('a'));
+    await publish(first, id, NODE_1);
+    const { iqnPrefix } = host.config;
+    host.config = { ...host.config, iqnPrefix: 'iqn.2026-01.org.example' };
+    host.calls.length = 0;
+    const second = new LvmBackend(host.dependencies());
+    expect(await codeOf(second.reconcile())).to.equal('FAILED_PRECONDITION');
+    expect(host.calls).to.deep.equal([]);
+    expect(await codeOf(second.unpublishVolume(id, NODE_1))).to.equal('UNAVAILABLE');
+    const { ready, reasons } = await second.probe();
+    expect(ready).to.equal(false);
+    expect(reasons.join())
+      .to.contain(`${iqnPrefix}:${id}`)
+      .and.match(/set iqn-prefix back/);
+    host.config = { ...host.config, iqnPrefix };
+    await (await host.boot()).unpublishVolume(id, NODE_1);
   });
 
   it('takes nothing away while the VG is partial', async () => {

@@ -231,6 +231,29 @@ describe('targets', () => {
     expect(lio.changes).to.deep.equal([]);
   });
 
+  it('of another prefix that export our backstores are found', async () => {
+    await targets.ensure(spec());
+    const other = new LioTargets({
+      files: lio.files(),
+      commands: noCommands,
+      configfsRoot: lio.root,
+      iqnPrefix: 'iqn.2026-01.org.example',
+      portals: [],
+      owner: 'cinder_volumes',
+    });
+    expect(await other.list()).to.deep.equal([
+      {
+        ...(await targets.list())[0],
+        targetIqn: `iqn.2026-01.org.example:${VOLUME}`,
+        enabled: false,
+        portals: [],
+        aclInitiators: [],
+      },
+    ]);
+    expect(await other.listForeign()).to.deep.equal([{ targetIqn: IQN, volumeId: VOLUME }]);
+    expect(await targets.listForeign()).to.deep.equal([]);
+  });
+
   it('are listed, also what is left of them', async () => {
     await targets.ensure(spec());
     lio.sessions.add(NODE);
