@@ -42,6 +42,7 @@ export interface Attachment {
   readonly nodeName: string;
   /** node_id as it was given at publish, byte for byte (ListVolumes returns it). */
   readonly nodeId: string;
+  /** In lower case, as the target compares it. */
   readonly initiatorIqn: string;
   /** 32 hex digits, new for each attachment; changes only after an unpublish. */
   readonly nonce: string;

@@ -92,7 +92,8 @@ const MODE_CODES: Readonly<Record<AccessMode, string>> = {
 export function attachmentTag(attachment: Attachment): string {
   const fields = [
     attachment.nodeName,
-    attachment.initiatorIqn,
+    // As the node wrote it: node_id is given back byte for byte.
+    attachment.nodeId.slice(attachment.nodeName.length + 1),
     attachment.nonce,
     attachment.access,
     MODE_CODES[attachment.mode],
@@ -117,11 +118,11 @@ function parseAuth(text: string): Attachment['auth'] | undefined {
 }
 
 function parseAttachment(value: string): Attachment | undefined {
-  const [nodeName, initiatorIqn, nonce, access, modeCode, writable, auth, ...rest] = value
+  const [nodeName, initiatorName, nonce, access, modeCode, writable, auth, ...rest] = value
     .split('#')
     .map((field) => unescapeTagValue(field));
   const mode = (Object.keys(MODE_CODES) as AccessMode[]).find((candidate) => MODE_CODES[candidate] === modeCode);
-  if (nodeName === undefined || initiatorIqn === undefined || nonce === undefined || mode === undefined)
+  if (nodeName === undefined || initiatorName === undefined || nonce === undefined || mode === undefined)
     return undefined;
   if (access !== 'block' && access !== 'mount') return undefined;
   if (writable !== 'ro' && writable !== 'rw') return undefined;
@@ -129,8 +130,8 @@ function parseAttachment(value: string): Attachment | undefined {
   if (authentication === undefined) return undefined;
   return {
     nodeName,
-    nodeId: `${nodeName}/${initiatorIqn}`,
-    initiatorIqn,
+    nodeId: `${nodeName}/${initiatorName}`,
+    initiatorIqn: initiatorName.toLowerCase(),
     nonce,
     access,
     mode,

@@ -108,6 +108,18 @@ describe('tags', () => {
     ...[true, false, undefined].map((mutual) => ({ kind: 'derived', keyId: 'k1', mutual }) as const),
   ];
 
+  it('keeps node_id byte for byte and compares the initiator in lower case, as the target does', () => {
+    const nodeId = 'worker-1/iqn.1993-08.org.Debian:01:ABC';
+    const tags = identityTags({ clusterId: 'c', name: 'n', serial: 'cd'.repeat(16), content: { kind: 'raw' } });
+    const tag = attachmentTag({ ...attachment, nodeId });
+    const meaning = readLv(lv([...tags, tag]), 'c');
+    if (meaning.kind !== 'volume') throw new Error(JSON.stringify(meaning));
+    const [read] = meaning.volume.attachments;
+    expect(read).to.include({ nodeId, initiatorIqn: 'iqn.1993-08.org.debian:01:abc' });
+    expect(attachmentTag(read as Attachment)).to.equal(tag);
+    expect(parseNodeId(nodeId)?.initiatorIqn).to.equal('iqn.1993-08.org.debian:01:abc');
+  });
+
   it('reads attachments from before the mode was kept in the tag, and writes them back as they are', () => {
     const old = `lic:att=worker-1#iqn.1993-08.org.debian:01:abc#${'ab'.repeat(16)}#mount#snw#rw#key:k1`;
     const tags = identityTags({ clusterId: 'c', name: 'n', serial: 'cd'.repeat(16), content: { kind: 'raw' } });

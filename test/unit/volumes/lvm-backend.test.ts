@@ -265,6 +265,20 @@ describe('volumes over a fake host', () => {
     expect(host.targets.size + host.gates.size).to.equal(0);
   });
 
+  it('takes initiator names that differ only in case for one', async () => {
+    const host = new FakeHost();
+    const backend = await host.boot();
+    const [a, b] = [await backend.createVolume(request('a')), await backend.createVolume(request('b'))];
+    const shouting = NODE_1.replace(':one', ':ONE');
+    const { nonce } = await publish(backend, a.id, shouting);
+    expect(host.targets.get(a.id)?.acls[0]?.initiatorIqn).to.equal('iqn.1993-08.org.debian:01:one');
+    expect((await backend.getVolume(a.id))?.attachments[0]?.nodeId).to.equal(shouting);
+    expect((await publish(backend, a.id, NODE_1)).nonce).to.equal(nonce);
+    expect(await codeOf(publish(backend, b.id, NODE_1.replace('node-1', 'clone')))).to.equal('FAILED_PRECONDITION');
+    await backend.unpublishVolume(a.id, NODE_1);
+    expect((await backend.getVolume(a.id))?.attachments).to.deep.equal([]);
+  });
+
   it('refuses two node names with one initiator, also when both are published at once', async () => {
     const backend = await new FakeHost().boot();
     const a = await backend.createVolume(request('a'));
