@@ -168,6 +168,21 @@ describe('targets', () => {
     expect(lio.changes.at(-1)).to.equal(`write ${TPG}/attrib/authentication 0`);
   });
 
+  it('without CHAP let the others in again when a fence is not through, whichever step it was', async () => {
+    const open = { auth: { kind: 'none' } } as const;
+    for (const step of [/^write .*cmdsn_depth/, /^unlink .*acls/, /^rmdir .*acls\/[^/]+$/]) {
+      lio = new FakeLio();
+      targets = fresh();
+      await targets.ensure(spec({ acls: [acl(NODE, open), acl(OTHER, open)] }));
+      lio.sessions.add(OTHER);
+      lio.intercept = (change) => {
+        if (step.test(change)) throw new FileTimeoutError('batch', change, 50);
+      };
+      expect(await errorOf(targets.revoke(IQN, OTHER, { timeoutMs: 50 }))).to.be.instanceOf(TargetTimeoutError);
+      expect(lio.text(`${TPG}/attrib/authentication`), String(step)).to.equal('0\n');
+    }
+  });
+
   it('keep credentials that are not known, and give none', async () => {
     await targets.ensure(spec());
     lio.changes.length = 0;
