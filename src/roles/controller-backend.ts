@@ -12,13 +12,12 @@ import { ChapKeys } from '../volumes/chap.ts';
 import { LvmBackend } from '../volumes/lvm-backend.ts';
 import { isWipeName } from '../volumes/names.ts';
 import { WIPE_TAG } from '../volumes/tags.ts';
+import { ComparisonPace } from './comparison-pace.ts';
 import { controllerMetrics } from './controller-metrics.ts';
 import type { RoleDependencies } from './role.ts';
 import { type StorageHost, storageHost } from './storage.ts';
 
-/** Until the VG is there; then how often drift (an administrator's hand in configfs) is looked for. */
 const RETRY_MS = 5_000;
-const COMPARE_EVERY_MS = 300_000;
 const LOCK_RETRY_MS = 3_000;
 
 export interface RunningBackend {
@@ -153,17 +152,19 @@ async function compareForEver(
   stopped: AbortSignal,
   notReady: (reason: string | undefined) => void,
 ): Promise<void> {
+  const pace = new ComparisonPace();
   for (;;) {
-    let pause = RETRY_MS;
+    let pauseMs: number;
     try {
       const { repaired, removed, failures } = await backend.reconcile();
       log().info({ exports: repaired, removed, failures: failures.length }, 'volume group and target compared');
       notReady(undefined);
-      if (failures.length === 0) pause = COMPARE_EVERY_MS;
+      pauseMs = pace.after(failures.length === 0 ? 'complete' : 'incomplete');
     } catch (error) {
+      pauseMs = pace.after('impossible');
       log().error({ err: error }, 'volume group and target could not be compared; trying again');
     }
-    await delay(pause, undefined, { signal: stopped });
+    await delay(pauseMs, undefined, { signal: stopped });
   }
 }
 

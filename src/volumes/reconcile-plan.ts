@@ -23,6 +23,8 @@ export interface ReconcilePlan {
   /** With a gate or a target that no attachment asks for. Maybe another VG's. */
   readonly leftovers: readonly string[];
   readonly unfinished: readonly string[];
+  /** Attached, and with an expansion that a crash cut short. Zeroing takes long: after everything else. */
+  readonly growing: readonly string[];
   /** Marked as deleted, and still under a volume's name. */
   readonly halfDeleted: readonly string[];
 }
@@ -41,6 +43,7 @@ export function planReconcile(
     cold,
     inactive: ids(attached.filter(({ lv }) => !lv.active)),
     exports: ids(attached),
+    growing: ids(attached.filter(({ growingFromBytes }) => growingFromBytes !== undefined)),
     leftovers: whole ? leftovers(table, serving, gates) : [],
     unfinished: whole ? ids(table.entries().filter(isForgotten)) : [],
     halfDeleted: whole

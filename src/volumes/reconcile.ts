@@ -28,7 +28,7 @@ export interface ReconcileResult {
 }
 
 /**
- * @param mutex One operation for each volume: a call in progress is waited for, never raced.
+ * @param mutex One operation for each volume: one that a call is at work on is passed over, and looked at the next time.
  * @throws DriverError FAILED_PRECONDITION at the start when a target of another prefix exports a volume; UNAVAILABLE when the VG can't be read or is exported; nothing was changed then.
  */
 export async function reconcile(
@@ -47,7 +47,14 @@ export async function reconcile(
   table.warnRefused();
   if (options.atStart) await refuseForeignTargets(deps, table);
   const plan = planReconcile(table, await targets.list(), await gates.list());
-  return await new Execution({ deps, mutex, fences, plan, vgUuid: table.report.vg.uuid }).run();
+  return await new Execution({
+    deps,
+    mutex,
+    fences,
+    plan,
+    atStart: options.atStart,
+    vgUuid: table.report.vg.uuid,
+  }).run();
 }
 
 /**
@@ -73,6 +80,7 @@ class Execution {
   readonly #mutex: KeyedMutex;
   readonly #fences: UnfinishedFences;
   readonly #plan: ReconcilePlan;
+  readonly #atStart: boolean;
   readonly #vgUuid: string;
   readonly #failures: string[] = [];
   #repaired = 0;
@@ -83,18 +91,20 @@ class Execution {
     readonly mutex: KeyedMutex;
     readonly fences: UnfinishedFences;
     readonly plan: ReconcilePlan;
+    readonly atStart: boolean;
     readonly vgUuid: string;
   }) {
     this.#deps = given.deps;
     this.#mutex = given.mutex;
     this.#fences = given.fences;
     this.#plan = given.plan;
+    this.#atStart = given.atStart;
     this.#vgUuid = given.vgUuid;
   }
 
   async run(): Promise<ReconcileResult> {
     const { config, targets, wipeQueue } = this.#deps;
-    const { cold, inactive, exports, leftovers, unfinished, halfDeleted } = this.#plan;
+    const { cold, inactive, exports, leftovers, unfinished, halfDeleted, growing } = this.#plan;
     await this.#activate(inactive);
     await this.#each(exports, 'repair of the export', (volumeId) => this.#export(volumeId));
     if (cold) {
@@ -108,6 +118,8 @@ class Execution {
     await this.#each(unfinished, 'removal of an unfinished volume', (volumeId) => this.#discard(volumeId));
     await this.#each(halfDeleted, 'hiding of a deleted volume', (volumeId) => this.#hide(volumeId));
     wipeQueue.wake();
+    // Not while every call waits for the first comparison: until then the gate shows what is known to be blank.
+    if (!this.#atStart) await this.#each(growing, 'end of an expansion', (volumeId) => this.#grow(volumeId));
     return { repaired: this.#repaired, removed: this.#removed, failures: this.#failures, portalProblem };
   }
 
@@ -128,7 +140,11 @@ class Execution {
   async #each(volumeIds: readonly string[], what: string, action: (volumeId: string) => Promise<void>): Promise<void> {
     for (const volumeId of volumeIds) {
       try {
-        await this.#mutex.run(volumeId, () => action(volumeId));
+        if (!(await this.#mutex.runIfFree(volumeId, () => action(volumeId))))
+          log().debug(
+            { volumeId },
+            `${what} is left to the next comparison: an operation on the volume is in progress`,
+          );
       } catch (error) {
         log().error({ err: error, volumeId }, `${what} failed`);
         this.#failures.push(`${volumeId}: ${what} failed: ${error instanceof Error ? error.message : String(error)}`);
@@ -145,9 +161,15 @@ class Execution {
     if (entry !== undefined && (await finishFences(this.#deps, this.#fences, entry)))
       entry = (await this.#table()).findMade(volumeId);
     if (entry === undefined || entry.volume.attachments.length === 0) return;
-    if (entry.growingFromBytes !== undefined && !this.#plan.cold) entry = await finishGrowth(this.#deps, entry);
     await ensureExport(this.#deps, entry, entry.volume, { portals: !this.#plan.cold });
     this.#repaired += 1;
+  }
+
+  async #grow(volumeId: string): Promise<void> {
+    const entry = (await this.#table()).findMade(volumeId);
+    if (entry === undefined || entry.growingFromBytes === undefined || entry.volume.attachments.length === 0) return;
+    const grown = await finishGrowth(this.#deps, entry);
+    await ensureExport(this.#deps, grown, grown.volume);
   }
 
   async #removeLeftover(volumeId: string): Promise<void> {

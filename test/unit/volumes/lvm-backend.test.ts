@@ -141,6 +141,68 @@ describe('volumes over a fake host', () => {
     await (await host.boot()).unpublishVolume(id, NODE_1);
   });
 
+  it('compares the others while an operation on one volume takes its time', async () => {
+    const host = new FakeHost();
+    const proceed = Promise.withResolvers<void>();
+    const zeroing = Promise.withResolvers<void>();
+    const dependencies = host.dependencies();
+    let slow = false;
+    const backend = new LvmBackend({
+      ...dependencies,
+      zeroRange: async (...args) => {
+        if (slow) {
+          zeroing.resolve();
+          await proceed.promise;
+        }
+        await dependencies.zeroRange(...args);
+      },
+    });
+    await backend.reconcile();
+    const ids: string[] = [];
+    for (const name of ['a', 'b', 'c']) {
+      const { id } = await backend.createVolume(request(name));
+      await publish(backend, id, NODE_1);
+      ids.push(id);
+    }
+    const [busy = '', ...others] = ids.sort();
+    slow = true;
+    const expansion = backend.expandVolume(busy, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined);
+    await zeroing.promise;
+    for (const target of host.targets.values()) target.portals = false;
+    host.calls.length = 0;
+    expect((await backend.reconcile()).failures).to.deep.equal([]);
+    expect(host.targets.get(busy)?.portals).to.equal(false);
+    for (const id of others) expect(host.targets.get(id)?.portals).to.equal(true);
+    proceed.resolve();
+    await expansion;
+    await backend.reconcile();
+    expect(host.targets.get(busy)?.portals).to.equal(true);
+  });
+
+  it('finishes an expansion that a crash cut short when everything else has been compared', async () => {
+    const host = new FakeHost();
+    const first = await host.boot();
+    const ids: string[] = [];
+    for (const name of ['a', 'b']) {
+      const { id } = await first.createVolume(request(name));
+      await publish(first, id, NODE_1);
+      ids.push(id);
+    }
+    const [growing = '', other = ''] = ids.sort();
+    host.armCrash(2, 'after');
+    await first.expandVolume(growing, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined).catch(() => undefined);
+    host.calls.length = 0;
+    const second = await host.boot();
+    expect(host.calls).to.not.include('zero');
+    expect(host.gates.get(growing)?.sizeBytes).to.equal(GIB);
+    host.targets.delete(other);
+    host.calls.length = 0;
+    await second.reconcile();
+    expect(host.calls.lastIndexOf('target-hold')).to.be.lessThan(host.calls.indexOf('zero'));
+    expect(host.targets.has(other)).to.equal(true);
+    expect(host.gates.get(growing)?.sizeBytes).to.equal(2 * GIB);
+  });
+
   it('takes nothing away while the VG is partial', async () => {
     const host = new FakeHost();
     const crashing = await host.boot();
