@@ -81,10 +81,10 @@ async function takeLock(
     const lock = await acquireHostLock(dependencies.host, dependencies.commands, path, me);
     if (lock.held) {
       void lock.lost.then((how) => {
-        if (!stopped.aborted)
-          dependencies.fail(
-            `the lock of volume group "${volumeGroup}" was lost (${how}): another controller may work on it now`,
-          );
+        // Also while we drain: the calls that are waited for would work beside those of the next holder.
+        dependencies.die(
+          `the lock of volume group "${volumeGroup}" was lost (${how}): another controller may work on it now`,
+        );
       });
       return lock;
     }
