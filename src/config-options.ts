@@ -144,7 +144,7 @@ export const OPTIONS = {
     placeholder: 'IQN',
     kind: values.pattern('iqn.YYYY-MM.reversed.domain in lower case, at most 178 bytes', IQN_PREFIX, 178),
     default: 'iqn.2010-10.org.openstack',
-    description: 'target names are PREFIX:volume-UUID',
+    description: 'target names are PREFIX:volume-UUID; to be changed only while no volume is attached',
   }),
   portals: optional({
     section: 'controller',

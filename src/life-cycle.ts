@@ -101,6 +101,12 @@ export function stopOnSignals(lifeCycle: LifeCycle): void {
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => lifeCycle.stop(signal));
 }
 
+/** Without a drain: every further step would be wrong. Mutating commands in progress go on in their own scope. */
+export function endAtOnce(reason: string): void {
+  log().fatal({ reason }, 'ending at once');
+  process.exit(1);
+}
+
 /** What nobody caught leaves unknown state behind: say so and end at once; the next start repairs from the VG's tags. */
 export function exitOnUnexpected(): void {
   const die = (kind: string) => (error: unknown) => {

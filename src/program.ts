@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { CommandLineExit, type Flags, runCommandLine, type ScrubFlags } from './command-line.ts';
 import { ConfigError, loadConfig } from './config.ts';
 import type { Config, Role } from './config-types.ts';
-import { exitOnUnexpected, LifeCycle, stopOnSignals } from './life-cycle.ts';
+import { endAtOnce, exitOnUnexpected, LifeCycle, stopOnSignals } from './life-cycle.ts';
 import { startHttpServer } from './observability/http.ts';
 import { createLogger } from './observability/log.ts';
 import { Metrics } from './observability/metrics.ts';
@@ -130,6 +130,7 @@ class Frame {
       metrics: this.#metrics,
       stopping,
       fail,
+      die: endAtOnce,
     };
   }
 

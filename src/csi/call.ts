@@ -45,6 +45,8 @@ const MAY_LEAVE_STATE = new Set([
   'CreateSnapshot',
   'CreateVolumeGroupSnapshot',
   'ControllerPublishVolume',
+  // After a final code the resizer lets the user ask for less than the volume has by now.
+  'ControllerExpandVolume',
   'NodeStageVolume',
   'NodePublishVolume',
 ]);

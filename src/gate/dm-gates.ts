@@ -64,7 +64,7 @@ export class DmGates implements Gates {
     return (await this.#dmsetup.devices()).flatMap((device) => asGate(device) ?? []);
   }
 
-  /** @throws GateError foreign, in-use (an error table or another device beneath, and held open), backing, timeout. */
+  /** @throws GateError foreign, in-use (another device beneath, and held open), severed (an error table, and held open), backing, timeout. */
   async ensure(spec: GateSpec): Promise<void> {
     const gate = gateName(spec.volumeId);
     await this.#exclusive(spec.volumeId, async () => {
@@ -181,7 +181,7 @@ export class DmGates implements Gates {
     const found = device.table.map((line) => `${line.lengthSectors} sectors ${line.type} ${line.args}`).join(', ');
     if (difference !== 'smaller' && device.openCount > 0) {
       throw new GateError(
-        'in-use',
+        isSevered(device) ? 'severed' : 'in-use',
         `${device.name} is held open and its table (${found || 'none'}) is not the one wanted (${table.text}): ` +
           'the target above it has to be removed first',
       );
@@ -202,9 +202,7 @@ export class DmGates implements Gates {
     const device = await this.#dmsetup.device(gate.name);
     if (device === undefined) return;
     assertOurs(device, gate);
-    // A live error table got there after the drain; without any table nothing can pass.
-    const severed = device.table.every((line) => line.type === 'error');
-    if (severed && !device.suspended) {
+    if (isSevered(device) && !device.suspended) {
       await this.#dropInactive(device);
       return;
     }
@@ -261,6 +259,11 @@ export class DmGates implements Gates {
       ),
     );
   }
+}
+
+/** A live error table got there after the drain; without any table nothing can pass. */
+function isSevered(device: DmDevice): boolean {
+  return device.table.every((line) => line.type === 'error');
 }
 
 function assertOurs(device: DmDevice, gate: GateName): void {

@@ -69,7 +69,7 @@ export interface VgRow {
   readonly vg: VolumeGroup;
   readonly extentCount: number;
   readonly pvCount: number;
-  /** Hidden LVs included. */
+  /** Visible LVs (vg_visible_lvs in lib/metadata/metadata.c): as many as `lvs` lists. */
   readonly lvCount: number;
 }
 
@@ -170,7 +170,8 @@ function logicalVolume(row: Row): LogicalVolume {
     path: `/dev/${text(row, 'vg_name')}/${name}`,
     sizeBytes: number(row, 'lv_size'),
     tags: list(row, 'lv_tags'),
-    createdAt: number(row, 'lv_time'),
+    // LVM prints nothing for an LV that was made by an old version or whose metadata was written by hand.
+    createdAt: text(row, 'lv_time') === '' ? undefined : number(row, 'lv_time'),
     active: text(row, 'lv_active').startsWith('active'),
     // An LV that is not active has "unknown" here.
     open: text(row, 'lv_device_open') === 'open',

@@ -26,8 +26,8 @@ export interface LogicalVolume {
   readonly path: string;
   readonly sizeBytes: number;
   readonly tags: readonly string[];
-  /** Seconds since the epoch, by the clock of the host that made it. */
-  readonly createdAt: number;
+  /** Seconds since the epoch, by the clock of the host that made it; undefined when LVM has not recorded it. */
+  readonly createdAt: number | undefined;
   readonly active: boolean;
   /** Some process or device-mapper device holds it open. */
   readonly open: boolean;

@@ -33,6 +33,7 @@ export interface VgLvmOptions extends LvmEnvironmentOptions {
 const SECTOR_BYTES = 512;
 /** Keeps a command line far below the kernel's limit. */
 const NAMES_PER_COMMAND = 500;
+const REPORT_ATTEMPTS = 5;
 const WHOLE = 'vg_missing_pv_count=0';
 /** lvremove --force takes an origin's snapshots and a pool's volumes with it: those are left alone. */
 const REMOVABLE = `${WHOLE} && lv_role!=thickorigin && lv_layout!=pool`;
@@ -126,7 +127,7 @@ export class VgLvm implements Lvm {
         } catch (error) {
           if (!(error instanceof LvmError && error.kind === 'lv-not-found')) throw error;
           // What is gone is not active; the others have been dealt with all the same.
-          const left = (await this.#readVg()).lvs.filter((lv) => names.includes(lv.name) && lv.active);
+          const left = (await this.#readUsable()).lvs.filter((lv) => names.includes(lv.name) && lv.active);
           if (left.length > 0) throw error;
         }
       });
@@ -148,7 +149,7 @@ export class VgLvm implements Lvm {
         failure = error;
       }
       // Reading refreshes the environment when the VG only looked partial: then the second attempt succeeds.
-      const { vg, lvs } = await this.#readVg();
+      const { vg, lvs } = await this.#readUsable();
       const left = lvs.filter((lv) => names.includes(lv.name));
       if (left.length === 0) return;
       if (failure !== undefined && failure.kind !== 'lv-not-found') throw failure;
@@ -185,6 +186,13 @@ export class VgLvm implements Lvm {
     });
   }
 
+  /** For "it is gone": an exported VG lists no LV. */
+  async #readUsable(): Promise<VgReport> {
+    const report = await this.#readVg();
+    if (report.vg.exported) throw new LvmError('vg-inaccessible', `volume group "${this.vgName}" is exported`);
+    return report;
+  }
+
   async #readVg(): Promise<VgReport> {
     let environment = await this.#lvm.environment.get();
     let report = await this.#report(environment.pvUuids);
@@ -211,10 +219,16 @@ export class VgLvm implements Lvm {
         if (!row.vg.exported) throw error;
         return vgReport(row, [], undefined);
       }
-      if (parsed !== undefined) return vgReport(parsed.row, parsed.lvs, pvUuids);
-      const row = parseVgReport((await this.#lvm.read(vgReportArguments(this.vgName))).stdout);
-      // Otherwise the first LV came between the two reports.
-      if (row.lvCount === 0 || attempt === 5) return vgReport(row, [], pvUuids);
+      const row = parsed?.row ?? parseVgReport((await this.#lvm.read(vgReportArguments(this.vgName))).stdout);
+      const lvs = parsed?.lvs ?? [];
+      if (lvs.length === row.lvCount) return vgReport(row, lvs, pvUuids);
+      // The first LV may have come between the two reports. A list that stays wrong must not be taken for the VG's.
+      if (attempt === REPORT_ATTEMPTS) {
+        throw new LvmError(
+          'other',
+          `LVM lists ${lvs.length} logical volumes of volume group "${this.vgName}" and counts ${row.lvCount}`,
+        );
+      }
     }
   }
 

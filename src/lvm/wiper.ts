@@ -153,6 +153,7 @@ export class Wiper {
   /** Everything that is due now. */
   async #round(signal: AbortSignal): Promise<void> {
     const report = await this.#options.lvm.read({ fresh: true });
+    if (report.vg.exported) throw new LvmError('vg-inaccessible', 'the volume group is exported');
     if (report.vg.missingPvCount > 0) throw new LvmError('vg-partial', 'the volume group misses PVs');
     this.#update(report);
     const due = [...this.#items.values()]
@@ -184,6 +185,7 @@ export class Wiper {
     if (lv.segmentType === 'thin') return;
     if (!WIPEABLE.has(lv.segmentType)) throw new LvmError('invalid', `LVs of type ${lv.segmentType} cannot be wiped`);
     if (item.doneBytes >= lv.sizeBytes) return;
+    if (item.doneBytes < wipedBytes(lv)) await this.#forgetProgress(item);
     if (!lv.active) await lvm.activate([lv.name]);
     log().info({ lv: lv.name, sizeBytes: lv.sizeBytes, fromBytes: item.doneBytes }, 'wiping a deleted volume');
     this.#current = item;
@@ -221,16 +223,24 @@ export class Wiper {
     log().info({ lv: item.lv.name, doneBytes: item.doneBytes, percent, ...this.backlog() }, 'wiping goes on');
   }
 
+  /** The tag says more than is known by now. */
+  async #forgetProgress(item: Item): Promise<void> {
+    const remove = wipedTags(item.lv);
+    await this.#options.lvm.changeTags(item.lv.name, { remove });
+    item.lv = { ...item.lv, tags: item.lv.tags.filter((tag) => !remove.includes(tag)) };
+  }
+
   async #remove(items: readonly Item[]): Promise<void> {
     if (items.length === 0) return;
     try {
       this.#options.onWiped?.(items.map(({ lv }) => lv));
       await this.#options.lvm.remove(items.map(({ lv }) => lv.name));
     } catch (error) {
+      const inUse = error instanceof LvmError && error.kind === 'in-use';
       for (const item of items) {
-        // Whoever holds it may have written to it.
-        if (error instanceof LvmError && error.kind === 'in-use') item.doneBytes = 0;
         this.#postpone(item, error);
+        // Whoever holds it may have written to it.
+        if (inUse) await this.#startOver(item);
       }
       return;
     }
@@ -238,6 +248,18 @@ export class Wiper {
     this.#removedVolumes += items.length;
     this.#lastError = undefined;
     log().info({ lvs: items.map(({ lv }) => lv.name), ...this.backlog() }, 'deleted volumes wiped and removed');
+  }
+
+  /** Also for the next process: it would go on where the tag says. */
+  async #startOver(item: Item): Promise<void> {
+    item.doneBytes = 0;
+    if (wipedBytes(item.lv) === 0) return;
+    try {
+      await this.#forgetProgress(item);
+    } catch (error) {
+      // Tried again before the next zero is written.
+      this.#fail(error, 'a tag that is no longer true could not be removed', item.lv.name);
+    }
   }
 
   #postpone(item: Item, error: unknown): void {
@@ -252,6 +274,8 @@ export class Wiper {
   }
 
   #update(report: VgReport): void {
+    // It lists no LV then: what waited still waits.
+    if (report.vg.exported) return;
     const found = new Set<string>();
     for (const lv of report.lvs) {
       if (!this.#options.isDeleted(lv)) continue;

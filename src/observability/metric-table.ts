@@ -58,6 +58,13 @@ export const METRICS = {
     labels: [],
     role: 'controller',
   },
+  comparisonFailures: {
+    name: 'lvm_iscsi_csi_comparison_failures',
+    type: 'gauge',
+    help: 'What the last comparison of volume group and target could not repair: volumes, and the portals; the log names each.',
+    labels: [],
+    role: 'controller',
+  },
   sessions: {
     name: 'lvm_iscsi_csi_sessions',
     type: 'gauge',

@@ -12,13 +12,12 @@ import { ChapKeys } from '../volumes/chap.ts';
 import { LvmBackend } from '../volumes/lvm-backend.ts';
 import { isWipeName } from '../volumes/names.ts';
 import { WIPE_TAG } from '../volumes/tags.ts';
+import { ComparisonPace } from './comparison-pace.ts';
 import { controllerMetrics } from './controller-metrics.ts';
 import type { RoleDependencies } from './role.ts';
 import { type StorageHost, storageHost } from './storage.ts';
 
-/** Until the VG is there; then how often drift (an administrator's hand in configfs) is looked for. */
 const RETRY_MS = 5_000;
-const COMPARE_EVERY_MS = 300_000;
 const LOCK_RETRY_MS = 3_000;
 
 export interface RunningBackend {
@@ -82,10 +81,10 @@ async function takeLock(
     const lock = await acquireHostLock(dependencies.host, dependencies.commands, path, me);
     if (lock.held) {
       void lock.lost.then((how) => {
-        if (!stopped.aborted)
-          dependencies.fail(
-            `the lock of volume group "${volumeGroup}" was lost (${how}): another controller may work on it now`,
-          );
+        // Also while we drain: the calls that are waited for would work beside those of the next holder.
+        dependencies.die(
+          `the lock of volume group "${volumeGroup}" was lost (${how}): another controller may work on it now`,
+        );
       });
       return lock;
     }
@@ -105,20 +104,7 @@ async function makeBackend(
 ): Promise<{ backend: LvmBackend; wiper: Wiper }> {
   const { controller } = config;
   const { files, commands } = dependencies;
-  let chapKeys: ChapKeys | undefined;
-  while (controller.chap !== 'off' && chapKeys === undefined) {
-    try {
-      chapKeys = await ChapKeys.load(
-        files,
-        `${config.hostRoot}${controller.chapKeyFile}`,
-        controller.chap === 'mutual',
-      );
-    } catch (error) {
-      waiting.reason = error instanceof Error ? error.message : String(error);
-      log().error({ err: error }, 'the CHAP key file cannot be used; trying again');
-      await delay(RETRY_MS, undefined, { signal: stopped });
-    }
-  }
+  const chapKeys = await loadChapKeys(config, files, waiting, stopped);
   const wiper = new Wiper({
     lvm: host.lvm,
     commands,
@@ -141,22 +127,44 @@ async function makeBackend(
   return { backend, wiper };
 }
 
+/** With CHAP off as well: attachments keep the mode that they were made with. */
+async function loadChapKeys(
+  { hostRoot, controller }: ControllerSettings,
+  files: RoleDependencies['files'],
+  waiting: WaitingBackend,
+  stopped: AbortSignal,
+): Promise<ChapKeys | undefined> {
+  const path = `${hostRoot}${controller.chapKeyFile}`;
+  for (;;) {
+    try {
+      if (controller.chap === 'off') return await ChapKeys.loadIfPresent(files, path);
+      return await ChapKeys.load(files, path, controller.chap === 'mutual');
+    } catch (error) {
+      waiting.reason = error instanceof Error ? error.message : String(error);
+      log().error({ err: error }, 'the CHAP key file cannot be used; trying again');
+      await delay(RETRY_MS, undefined, { signal: stopped });
+    }
+  }
+}
+
 async function compareForEver(
   backend: LvmBackend,
   stopped: AbortSignal,
   notReady: (reason: string | undefined) => void,
 ): Promise<void> {
+  const pace = new ComparisonPace();
   for (;;) {
-    let pause = RETRY_MS;
+    let pauseMs: number;
     try {
       const { repaired, removed, failures } = await backend.reconcile();
       log().info({ exports: repaired, removed, failures: failures.length }, 'volume group and target compared');
       notReady(undefined);
-      if (failures.length === 0) pause = COMPARE_EVERY_MS;
+      pauseMs = pace.after(failures.length === 0 ? 'complete' : 'incomplete');
     } catch (error) {
+      pauseMs = pace.after('impossible');
       log().error({ err: error }, 'volume group and target could not be compared; trying again');
     }
-    await delay(pause, undefined, { signal: stopped });
+    await delay(pauseMs, undefined, { signal: stopped });
   }
 }
 

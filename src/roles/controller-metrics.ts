@@ -4,14 +4,14 @@ import { increments } from '../lvm/progress.ts';
 import { scrubStatus } from '../lvm/scrub.ts';
 import type { Wiper } from '../lvm/wiper.ts';
 import type { Metrics } from '../observability/metrics.ts';
-import type { Backend } from '../volumes/backend.ts';
+import type { LvmBackend } from '../volumes/lvm-backend.ts';
 import type { StorageHost } from './storage.ts';
 
 export function controllerMetrics(
   metrics: Metrics,
   volumeGroup: string,
   host: Pick<StorageHost, 'lvm' | 'blankTrust' | 'gates' | 'targets' | 'zeroing'>,
-  backend: Pick<Backend, 'listVolumes'>,
+  backend: Pick<LvmBackend, 'listVolumes' | 'failures'>,
   wiper: Pick<Wiper, 'status'>,
 ): void {
   metrics.onCollect(async () => {
@@ -24,6 +24,7 @@ export function controllerMetrics(
     metrics.set('vgBlank', { vg: volumeGroup }, host.blankTrust.isBlank(report) ? 1 : 0);
     metrics.set('scrubBacklog', { vg: volumeGroup }, scrubStatus(report).leftBytes);
   });
+  metrics.onCollect(async () => metrics.set('comparisonFailures', {}, backend.failures.length));
   metrics.onCollect(async () => {
     const volumes = await backend.listVolumes();
     metrics.set('volumes', {}, volumes.length);

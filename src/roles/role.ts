@@ -13,8 +13,10 @@ export interface RoleDependencies {
   readonly metrics: Metrics;
   /** Aborted when the process is to end: a start that waits (for a lock, a volume group) gives up. */
   readonly stopping: AbortSignal;
-  /** Ends the process with exit code 1 after a drain, e.g. when the host lock was lost. */
+  /** Ends the process with exit code 1 after a drain. */
   readonly fail: (reason: string) => void;
+  /** Ends the process with exit code 1 at once: nothing that it does may go on, e.g. when the host lock was lost. */
+  readonly die: (reason: string) => void;
 }
 
 /** A role that serves calls. Ending it never tears down exports, sessions or mounts. */

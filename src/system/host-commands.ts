@@ -9,7 +9,7 @@ import type { CommandObserver, CommandOutcome } from './command-observer.ts';
 import { CommandError, type CommandRequest, type CommandResult, type Commands } from './commands.ts';
 import { log } from './context.ts';
 import { HOST_ENVIRONMENT, type HostNamespace, inHostNamespace, quoteCommand } from './host-namespace.ts';
-import { isScopeGone, MutatingScope, type ScopeEntry, throughScope } from './mutating-scope.ts';
+import { isScopeGone, MutatingScope, NoScopeError, type ScopeEntry, throughScope } from './mutating-scope.ts';
 import { OutputFiles, readCaptured } from './output-files.ts';
 
 export interface HostCommandsOptions {
@@ -21,6 +21,8 @@ export interface HostCommandsOptions {
   readonly observer?: CommandObserver;
   /** Of stdout; 32 MiB when absent. More is an error. */
   readonly outputLimitBytes?: number;
+  /** Made from `host` and `owner` when absent. */
+  readonly scope?: MutatingScope;
 }
 
 const DEFAULT_TIMEOUT_MS = 60_000;
@@ -50,13 +52,14 @@ export class HostCommands implements Commands {
 
   constructor(options: HostCommandsOptions) {
     this.#options = options;
-    this.#scope = new MutatingScope(options.host, options.owner);
+    this.#scope = options.scope ?? new MutatingScope(options.host, options.owner);
     this.#outputLimitBytes = options.outputLimitBytes ?? DEFAULT_OUTPUT_LIMIT_BYTES;
   }
 
   /** Makes the scope for mutating commands now, so that the first of them need not wait for it. */
   async prepare(): Promise<void> {
-    await this.#scope.entry();
+    // A failure is in the log, and that of whoever needs it.
+    await this.#scope.entry().catch(() => undefined);
   }
 
   /** Command lines of the mutating commands in progress. */
@@ -129,6 +132,16 @@ export class HostCommands implements Commands {
   }
 
   async #mutate(request: CommandRequest): Promise<Ending> {
+    try {
+      return await this.#mutateInScope(request);
+    } catch (error) {
+      if (!(error instanceof NoScopeError)) throw error;
+      const nothing = { exitCode: undefined, signal: undefined, timedOut: false, tooMuchOutput: false };
+      return { ...nothing, notStarted: error, stdout: '', stderr: '' };
+    }
+  }
+
+  async #mutateInScope(request: CommandRequest): Promise<Ending> {
     const entry = await this.#scope.entry();
     const ending = await this.#mutateIn(entry, request);
     if (!isScopeGone(entry, ending.exitCode, ending.stderr)) return ending;

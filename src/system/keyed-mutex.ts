@@ -14,4 +14,11 @@ export class KeyedMutex {
       if (this.#tails.get(key) === tail) this.#tails.delete(key);
     }
   }
+
+  /** Only when nothing runs or waits under the key. @returns whether it ran. */
+  async runIfFree(key: string, action: () => Promise<void>): Promise<boolean> {
+    if (this.#tails.has(key)) return false;
+    await this.run(key, action);
+    return true;
+  }
 }

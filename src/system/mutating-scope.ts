@@ -8,7 +8,9 @@
  * scope itself lives on until the last command in it has ended, and systemd then collects it.
  *
  * Where that cannot be had (cgroup v1, no right to write there) each command gets a scope of its own by `systemd-run`,
- * at the cost of a D-Bus round trip. Without systemd they run in our own control group, and the log says so, once.
+ * at the cost of a D-Bus round trip. Without systemd they run in our own control group, and the log says so, once. A host
+ * that has systemd and gives no scope just now (D-Bus overloaded, systemd re-executing itself) gets no mutating command:
+ * the operation fails and is retried, which is better than LVM killed half-way.
  */
 import { randomBytes } from 'node:crypto';
 import { log } from './context.ts';
@@ -51,44 +53,62 @@ const KEEP = [
 ].join('; ');
 
 const READY_TIMEOUT_MS = 30_000;
-/** After a failure the cheaper way is used for this long before the scope is tried again. */
+/** After a failure the dearer way is used for this long before the scope is tried again. */
 const RETRY_AFTER_MS = 60_000;
+/** Without any way the calls that come meanwhile are refused at once; each of them is retried by its client. */
+const REFUSE_FOR_MS = 5_000;
+
+/** systemd is there, or may be, and gives no scope: nothing has been run. */
+export class NoScopeError extends Error {
+  override readonly name = 'NoScopeError';
+}
 
 export class MutatingScope {
   readonly #host: HostNamespace;
   readonly #owner: string;
+  readonly #start: typeof startKeeper;
   #keeper: Keeper | undefined;
   #entry: Promise<ScopeEntry> | undefined;
-  #fallbackUntil = 0;
+  /** Then the scope is tried again; 0: not of itself. */
+  #retryAtMs = 0;
   #warned = false;
   #closed = false;
 
   /** `owner` goes into the unit's name, e.g. the role. */
-  constructor(host: HostNamespace, owner: string) {
+  constructor(host: HostNamespace, owner: string, start: typeof startKeeper = startKeeper) {
     this.#host = host;
     this.#owner = owner;
+    this.#start = start;
   }
 
-  /** How the next mutating command gets out of our control group. Makes the scope when there is none. Never throws. */
+  /**
+   * How the next mutating command gets out of our control group. Makes the scope when there is none.
+   * @throws NoScopeError
+   */
   entry(): Promise<ScopeEntry> {
-    if (this.#entry === undefined || (this.#fallbackUntil !== 0 && Date.now() > this.#fallbackUntil)) {
-      this.#fallbackUntil = 0;
+    if (this.#entry === undefined || (this.#retryAtMs !== 0 && Date.now() > this.#retryAtMs)) {
+      this.#retryAtMs = 0;
       this.#entry = this.#open();
+      // Whoever asked hears of it.
+      this.#entry.catch(() => undefined);
     }
     return this.#entry;
   }
 
   /** A command found the scope gone: the next entry() makes a new one. */
   invalidate(gone: ScopeEntry): void {
-    void this.#entry?.then((current) => {
-      if (current === gone) this.#entry = undefined;
-    });
+    void this.#entry?.then(
+      (current) => {
+        if (current === gone) this.#entry = undefined;
+      },
+      () => undefined,
+    );
   }
 
   /** Lets go of the scope; commands in it go on. */
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#entry;
+    await this.#entry?.catch(() => undefined);
     await this.#keeper?.stop();
     this.#keeper = undefined;
   }
@@ -101,7 +121,7 @@ export class MutatingScope {
     const unit = `lvm-iscsi-csi-${this.#owner}-${randomBytes(6).toString('hex')}.scope`;
     const argv = [...SYSTEMD_RUN, `--unit=${unit}`, '--property=Delegate=yes', 'sh', '-c', KEEP, unit];
     try {
-      const keeper = await startKeeper(inHostNamespace(this.#host, argv), READY_TIMEOUT_MS);
+      const keeper = await this.#start(inHostNamespace(this.#host, argv), READY_TIMEOUT_MS);
       const entry: ScopeEntry = { kind: 'cgroup', procsPath: keeper.firstLine };
       this.#keeper = keeper;
       void keeper.exited.then((how) => {
@@ -117,15 +137,14 @@ export class MutatingScope {
   }
 
   async #fallBack(reason: unknown): Promise<ScopeEntry> {
-    this.#fallbackUntil = Date.now() + RETRY_AFTER_MS;
     try {
-      const probe = await startKeeper(inHostNamespace(this.#host, [...SYSTEMD_RUN, 'echo', 'ok']), READY_TIMEOUT_MS);
+      const probe = await this.#start(inHostNamespace(this.#host, [...SYSTEMD_RUN, 'echo', 'ok']), READY_TIMEOUT_MS);
       await probe.stop();
+      this.#retryAtMs = Date.now() + RETRY_AFTER_MS;
       log().warn({ err: reason }, 'no lasting scope for mutating commands; each gets one of its own by systemd-run');
       return { kind: 'systemd-run' };
     } catch (error) {
-      log().warn({ err: error }, 'systemd refuses scopes: a mutating command dies with this process’s control group');
-      return { kind: 'none' };
+      throw this.#refusal('systemd gives no scope', error);
     }
   }
 
@@ -133,19 +152,24 @@ export class MutatingScope {
     // As sd_booted(3), asked in the host's mount namespace.
     const script = '[ -d /run/systemd/system ] && command -v systemd-run >/dev/null && echo yes || echo no';
     try {
-      const probe = await startKeeper(inHostNamespace(this.#host, ['sh', '-c', script]), READY_TIMEOUT_MS);
+      const probe = await this.#start(inHostNamespace(this.#host, ['sh', '-c', script]), READY_TIMEOUT_MS);
       await probe.stop();
       return probe.firstLine === 'yes';
     } catch (error) {
-      this.#warnOnce('cannot tell whether the host runs systemd', error);
-      return false;
+      throw this.#refusal('cannot tell whether the host runs systemd', error);
     }
   }
 
-  #warnOnce(message: string, error?: unknown): void {
+  #refusal(why: string, cause: unknown): NoScopeError {
+    this.#retryAtMs = Date.now() + REFUSE_FOR_MS;
+    log().error({ err: cause }, `${why}: mutating commands are refused, because nothing would protect them`);
+    return new NoScopeError(`${why}: no command that changes the system is run unprotected`, { cause });
+  }
+
+  #warnOnce(message: string): void {
     if (this.#warned) return;
     this.#warned = true;
-    log().warn(error === undefined ? {} : { err: error }, message);
+    log().warn(message);
   }
 }
 

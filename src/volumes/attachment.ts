@@ -10,6 +10,7 @@ import { type ChapPair, userCredentials } from './chap.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { finishGrowth } from './expansion.ts';
 import { attachmentCredentials, ensureExport, removeExport, revokeInitiator } from './exports.ts';
+import type { UnfinishedFences } from './fences.ts';
 import { explainLvm } from './lvm-errors.ts';
 import { type Attachment, isMultiNode, type Volume } from './model.ts';
 import { newToken, targetIqn } from './names.ts';
@@ -41,11 +42,12 @@ export class PendingAttachments {
 export async function publishVolume(
   deps: BackendDependencies,
   pending: PendingAttachments,
+  fences: UnfinishedFences,
   request: PublishRequest,
 ): Promise<PublishContext> {
   const { config, lvm } = deps;
   const node = parseNodeId(request.nodeId);
-  const table = await VolumeTable.read(lvm, config.clusterId);
+  let table = await VolumeTable.read(lvm, config.clusterId);
   let entry = table.require(request.volumeId);
   if (node === undefined) {
     throw new DriverError('NOT_FOUND', {
@@ -56,6 +58,10 @@ export async function publishVolume(
   }
   const problem = capabilityProblemOf(entry.volume, request.capability);
   if (problem !== undefined) throw new DriverError('INVALID_ARGUMENT', problem);
+  if (await finishFences(deps, fences, entry)) {
+    table = await VolumeTable.read(lvm, config.clusterId);
+    entry = table.require(request.volumeId);
+  }
   const given = userCredentials(request.secrets);
   const wanted = wantedAttachment(deps, node, request, given);
 
@@ -66,12 +72,11 @@ export async function publishVolume(
       { volumeId: entry.volume.id, node: node.nodeName, oldIqn: same.initiatorIqn, newIqn: node.initiatorIqn },
       'node has a new initiator name: cutting the old one off first',
     );
-    await detach(deps, entry, [same]);
-    return await publishVolume(deps, pending, request);
+    await detach(deps, fences, entry, [same]);
+    return await publishVolume(deps, pending, fences, request);
   }
   if (same !== undefined) {
     checkSameAttachment(entry.volume, same, wanted);
-    const attachment: Attachment = { ...same, auth: wanted.auth.kind === 'user' ? wanted.auth : same.auth };
     if (entry.growingFromBytes !== undefined) entry = await finishGrowth(deps, entry);
     await ensureExport(
       deps,
@@ -79,10 +84,11 @@ export async function publishVolume(
       entry.volume,
       given === undefined ? {} : { given: { nodeName: node.nodeName, pair: given } },
     );
-    return contextOf(deps, entry.volume, attachment);
+    return contextOf(deps, entry.volume, same);
   }
 
   checkOtherNodes(entry.volume, wanted);
+  checkSameAuthentication(entry.volume, wanted);
   checkInitiatorUnique(table, pending, node);
   checkLimit(deps, table, pending, node, request.volumeId);
   return await pending.during(request.volumeId, node, async () => {
@@ -111,7 +117,9 @@ function wantedAttachment(
 ): Attachment {
   let auth: Attachment['auth'] = { kind: 'none' };
   if (given !== undefined) auth = { kind: 'user' };
-  else if (deps.chapKeys !== undefined) auth = { kind: 'derived', keyId: deps.chapKeys.currentKeyId };
+  else if (deps.config.chap !== 'off' && deps.chapKeys !== undefined) {
+    auth = { kind: 'derived', keyId: deps.chapKeys.currentKeyId, mutual: deps.config.chap === 'mutual' };
+  }
   return {
     nodeName: node.nodeName,
     nodeId: request.nodeId,
@@ -152,6 +160,18 @@ function checkOtherNodes(volume: Volume, wanted: Attachment): void {
     problem: `volume ${volume.id} cannot be attached to node ${wanted.nodeName} as ${wanted.mode}`,
     found: `attached to node ${blocking.map((other) => `${other.nodeName} (${other.mode})`).join(', ')}`,
     action: 'detach it there first; a node that is gone for good is detached with the out-of-service taint',
+  });
+}
+
+/** A target asks all its initiators for credentials, or none (LIO: an attribute of the portal group). */
+function checkSameAuthentication(volume: Volume, wanted: Attachment): void {
+  const withChap = wanted.auth.kind !== 'none';
+  const others = volume.attachments.filter((other) => (other.auth.kind !== 'none') !== withChap);
+  if (others.length === 0) return;
+  throw new DriverError('FAILED_PRECONDITION', {
+    problem: `volume ${volume.id} cannot be attached to node ${wanted.nodeName} ${withChap ? 'with' : 'without'} CHAP`,
+    found: `attached ${withChap ? 'without' : 'with'} it to node ${others.map(({ nodeName }) => nodeName).join(', ')}, from before the controller's mode (--chap) was changed, or by another secret`,
+    action: 'detach it there first: all nodes of a volume log in the same way',
   });
 }
 
@@ -226,7 +246,12 @@ function contextOf(deps: BackendDependencies, volume: Volume, attachment: Attach
 }
 
 /** Empty nodeId: from all nodes. OK when the volume or the attachment is not there. */
-export async function unpublishVolume(deps: BackendDependencies, volumeId: string, nodeId: string): Promise<void> {
+export async function unpublishVolume(
+  deps: BackendDependencies,
+  fences: UnfinishedFences,
+  volumeId: string,
+  nodeId: string,
+): Promise<void> {
   const table = await VolumeTable.read(deps.lvm, deps.config.clusterId);
   const entry = table.find(volumeId);
   if (entry === undefined) return;
@@ -235,19 +260,42 @@ export async function unpublishVolume(deps: BackendDependencies, volumeId: strin
   const leaving = entry.volume.attachments.filter(
     (attachment) => node === undefined || attachment.nodeName === node.nodeName,
   );
-  if (leaving.length > 0) await detach(deps, entry, leaving);
+  if (leaving.length > 0) await detach(deps, fences, entry, leaving);
+}
+
+/** Goes on with the fences of this volume that have not ended. @returns whether there were any: then the entry is outdated. */
+export async function finishFences(
+  deps: BackendDependencies,
+  fences: UnfinishedFences,
+  entry: VolumeEntry,
+): Promise<boolean> {
+  const leaving = fences.among(entry.volume.id, entry.volume.attachments);
+  if (leaving.length === 0) return false;
+  log().warn(
+    { volumeId: entry.volume.id, nodes: leaving.map(({ nodeName }) => nodeName) },
+    'a fence that has not ended goes on',
+  );
+  await detach(deps, fences, entry, leaving);
+  return true;
 }
 
 /** Fences the attachments, and only then forgets them. */
-async function detach(deps: BackendDependencies, entry: VolumeEntry, leaving: readonly Attachment[]): Promise<void> {
+async function detach(
+  deps: BackendDependencies,
+  fences: UnfinishedFences,
+  entry: VolumeEntry,
+  leaving: readonly Attachment[],
+): Promise<void> {
   const { volume } = entry;
   const staying = volume.attachments.filter((attachment) => !leaving.includes(attachment));
-  if (staying.length === 0) {
-    await removeExport(deps, volume.id);
-  } else {
-    for (const attachment of leaving) await revokeInitiator(deps, volume.id, attachment.initiatorIqn);
-  }
-  await explainLvm(`the detachment of volume ${volume.id} could not be recorded`, deps.lvm.vgName, () =>
-    deps.lvm.changeTags(volume.id, { remove: leaving.map(attachmentTag) }),
-  );
+  await fences.during(volume.id, leaving, async () => {
+    if (staying.length === 0) {
+      await removeExport(deps, volume.id);
+    } else {
+      for (const attachment of leaving) await revokeInitiator(deps, volume.id, attachment.initiatorIqn);
+    }
+    await explainLvm(`the detachment of volume ${volume.id} could not be recorded`, deps.lvm.vgName, () =>
+      deps.lvm.changeTags(volume.id, { remove: leaving.map(attachmentTag) }),
+    );
+  });
 }

@@ -1,7 +1,7 @@
 /**
  * CHAP credentials of an attachment: derived, never stored. HMAC-SHA256 over length-delimited fields with a key that the
- * controller made once (0600 file on its host). Each attachment's tag names the key's id, so that keys can be rotated:
- * old ones stay usable for the attachments that name them.
+ * controller made once (0600 file on its host). Each attachment's tag names the key's id and the mode, so that both can be
+ * changed for new attachments: those that are there keep theirs, and their node its records.
  */
 import { createHmac, randomBytes } from 'node:crypto';
 import { z } from 'zod';
@@ -38,7 +38,16 @@ export class ChapKeys {
   }
 
   /**
+   * As load, but makes no key: for a controller with CHAP off, which may have attachments of the time when it was on.
+   * @returns undefined when there is no file.
+   */
+  static async loadIfPresent(files: Files, path: string): Promise<ChapKeys | undefined> {
+    return (await files.stat(path)) === undefined ? undefined : await ChapKeys.load(files, path, false);
+  }
+
+  /**
    * Reads the key file, making it first when there is none.
+   * @param mutual Of attachments whose tag does not tell their mode.
    * @param path As seen by this process (host root prefixed).
    * @throws DriverError FAILED_PRECONDITION when the file is there but unusable: it is never replaced.
    */
@@ -82,7 +91,13 @@ export class ChapKeys {
   }
 
   /** undefined when the key is not known (any more). */
-  derive(keyId: string, volumeId: string, nodeName: string, nonce: string): ChapPair | undefined {
+  derive(
+    keyId: string,
+    volumeId: string,
+    nodeName: string,
+    nonce: string,
+    mutual: boolean = this.#mutual,
+  ): ChapPair | undefined {
     const key = this.#keys.get(keyId);
     if (key === undefined) return undefined;
     const secret = (label: string) => {
@@ -98,7 +113,7 @@ export class ChapKeys {
     return {
       // The user carries the nonce: a session's own sysfs attribute then tells which attachment it belongs to.
       chap: { user: chapUser(nonce), password: secret('initiator') },
-      mutual: this.#mutual ? { user: `target-${nonce}`, password: secret('target') } : undefined,
+      mutual: mutual ? { user: `target-${nonce}`, password: secret('target') } : undefined,
     };
   }
 }

@@ -20,7 +20,7 @@ export interface BackendDependencies {
   readonly lvm: Lvm;
   readonly gates: Gates;
   readonly targets: Targets;
-  /** undefined: CHAP is off. */
+  /** undefined: there are none, and CHAP is off. With CHAP off there may be some, for attachments made before. */
   readonly chapKeys: ChapKeys | undefined;
   readonly wipeQueue: WipeQueue;
   /** Are this VG's free extents known to be all zeros? */

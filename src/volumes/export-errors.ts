@@ -38,6 +38,10 @@ const GATE: Readonly<Record<GateErrorReason, Meaning>> = {
     code: 'FAILED_PRECONDITION',
     action: 'see "dmsetup ls --tree" and "lsof" on the storage host for who holds it, and end that',
   },
+  severed: {
+    code: 'ABORTED',
+    action: 'the call is retried, and completes the fence that was cut short',
+  },
   backing: {
     code: 'UNAVAILABLE',
     action: 'see "lvs" on the storage host for the logical volume, and the controller\'s log; the call is retried',

@@ -1,4 +1,5 @@
 /** From a volume and its attachments to a gate and a target, and back. The safe orders are in the adapters and in design.md. */
+import { GateError } from '../gate/errors.ts';
 import type { AclAuth, AclSpec, TargetSpec } from '../iscsi/target/types.ts';
 import { log } from '../system/context.ts';
 import type { ChapPair } from './chap.ts';
@@ -20,8 +21,9 @@ export function attachmentCredentials(
   volumeId: string,
   attachment: Attachment,
 ): ChapPair | undefined {
-  if (attachment.auth.kind !== 'derived') return undefined;
-  return deps.chapKeys?.derive(attachment.auth.keyId, volumeId, attachment.nodeName, attachment.nonce);
+  const { auth, nodeName, nonce } = attachment;
+  if (auth.kind !== 'derived') return undefined;
+  return deps.chapKeys?.derive(auth.keyId, volumeId, nodeName, nonce, auth.mutual);
 }
 
 function aclAuth(
@@ -81,7 +83,19 @@ export async function ensureExport(
   const sizeBytes = Math.min(volume.sizeBytes, entry.growingFromBytes ?? volume.sizeBytes);
   const problem = `volume ${volume.id} could not be exported`;
   await explainExport(problem, async () => {
-    await deps.gates.ensure({ volumeId: volume.id, lvPath: entry.lv.path, sizeBytes });
+    const gate = { volumeId: volume.id, lvPath: entry.lv.path, sizeBytes };
+    try {
+      await deps.gates.ensure(gate);
+    } catch (error) {
+      if (!(error instanceof GateError && error.reason === 'severed')) throw error;
+      // A crash in the middle of a fence. Nothing passes there any more, so nobody loses anything by the rest of it.
+      log().warn(
+        { volumeId: volume.id },
+        'a fence that a crash cut short is completed before the export is built again',
+      );
+      await removeExport(deps, volume.id);
+      await deps.gates.ensure(gate);
+    }
     await deps.targets.ensure(targetSpec(deps, volume, options.given), { portals: options.portals ?? true });
   });
 }

@@ -10,6 +10,7 @@ import { deleteVolume } from './deletion.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { expandVolume } from './expansion.ts';
 import { explainExport } from './export-errors.ts';
+import { UnfinishedFences } from './fences.ts';
 import { hasMetadataRoom } from './metadata-room.ts';
 import type { CapacityRange, Volume, VolumeCapability } from './model.ts';
 import { targetIqn, volumeIdForName } from './names.ts';
@@ -22,10 +23,11 @@ export class LvmBackend implements Backend {
   readonly #deps: BackendDependencies;
   readonly #mutex = new KeyedMutex();
   readonly #pending = new PendingAttachments();
+  readonly #fences = new UnfinishedFences();
   /** Why no call can be served yet; undefined once the first reconciliation is through. */
   #notReady: string | undefined = 'the controller is starting: the volume group has not been read yet';
-
   #portalProblem: string | undefined;
+  #failures: readonly string[] = [];
 
   constructor(deps: BackendDependencies) {
     this.#deps = deps;
@@ -35,9 +37,10 @@ export class LvmBackend implements Backend {
   async reconcile(): Promise<ReconcileResult> {
     const atStart = this.#notReady !== undefined;
     try {
-      const result = await reconcile(this.#deps, this.#mutex, { atStart });
+      const result = await reconcile(this.#deps, this.#mutex, this.#fences, { atStart });
       this.#notReady = undefined;
       this.#portalProblem = result.portalProblem;
+      this.#failures = result.failures;
       return result;
     } catch (error) {
       if (atStart)
@@ -47,6 +50,11 @@ export class LvmBackend implements Backend {
             : 'the first comparison of the volume group with the target failed; see the controller log';
       throw error;
     }
+  }
+
+  /** What the last comparison could not repair. Not in Probe: one volume must not keep the sidecars from the others. */
+  get failures(): readonly string[] {
+    return this.#failures;
   }
 
   async probe(): Promise<ProbeResult> {
@@ -93,11 +101,13 @@ export class LvmBackend implements Backend {
   }
 
   async publishVolume(request: PublishRequest): Promise<PublishContext> {
-    return await this.#exclusively(request.volumeId, () => publishVolume(this.#deps, this.#pending, request));
+    return await this.#exclusively(request.volumeId, () =>
+      publishVolume(this.#deps, this.#pending, this.#fences, request),
+    );
   }
 
   async unpublishVolume(volumeId: string, nodeId: string): Promise<void> {
-    await this.#exclusively(volumeId, () => unpublishVolume(this.#deps, volumeId, nodeId));
+    await this.#exclusively(volumeId, () => unpublishVolume(this.#deps, this.#fences, volumeId, nodeId));
   }
 
   async getVolume(volumeId: string): Promise<Volume | undefined> {

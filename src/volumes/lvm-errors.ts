@@ -51,6 +51,16 @@ function toDriverError(error: LvmError, problem: string, vgName: string): Driver
         },
         cause,
       );
+    case 'vg-inaccessible':
+      return new DriverError(
+        'UNAVAILABLE',
+        {
+          problem,
+          found: `volume group "${vgName}" is not this host's to use (exported, or of another system)`,
+          action: `see \`vgs -o +vg_systemid ${vgName}\`, vgimport it; the call is retried`,
+        },
+        cause,
+      );
     case 'lvm-missing':
       return new DriverError(
         'UNAVAILABLE',

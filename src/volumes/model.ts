@@ -42,18 +42,20 @@ export interface Attachment {
   readonly nodeName: string;
   /** node_id as it was given at publish, byte for byte (ListVolumes returns it). */
   readonly nodeId: string;
+  /** In lower case, as the target compares it. */
   readonly initiatorIqn: string;
   /** 32 hex digits, new for each attachment; changes only after an unpublish. */
   readonly nonce: string;
   readonly access: 'block' | 'mount';
   readonly mode: AccessMode;
   readonly readonly: boolean;
-  /** Where the CHAP credentials come from. */
   /** The target does not let it in until it is published again, with the user's secrets (ListVolumes leaves it out). */
   readonly needsRepublish?: boolean;
+  /** Where the CHAP credentials come from; for the attachment's whole life, whatever the controller's mode is by then. */
   readonly auth:
     | { readonly kind: 'none' }
-    | { readonly kind: 'derived'; readonly keyId: string }
+    /** `mutual`: undefined in tags that do not tell; then it is as the controller's mode says. */
+    | { readonly kind: 'derived'; readonly keyId: string; readonly mutual: boolean | undefined }
     | { readonly kind: 'user' };
 }
 

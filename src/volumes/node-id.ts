@@ -8,13 +8,17 @@ export const MAX_NODE_ID_BYTES = 192;
 
 export interface NodeIdentity {
   readonly nodeName: string;
+  /**
+   * From parseNodeId in lower case: LIO turns the InitiatorName of a login to it before it looks for the ACL
+   * (iscsi_initiatorname_tolower), and names that differ only in case are one (RFC 3722).
+   */
   readonly initiatorIqn: string;
 }
 
 const NODE_NAME = /^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$/;
 /** RFC 3720 section 3.2.6.3; iqn.yyyy-mm.naming-authority[:unique], eui. and naa. forms. */
 const INITIATOR =
-  /^(iqn\.[0-9]{4}-[0-9]{2}\.[a-z0-9.-]+(:[A-Za-z0-9.:_-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32})$/;
+  /^(iqn\.[0-9]{4}-[0-9]{2}\.[A-Za-z0-9.-]+(:[A-Za-z0-9.:_-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32})$/;
 
 /** @throws DriverError INVALID_ARGUMENT when a part is malformed or the whole is too long. */
 export function formatNodeId(identity: NodeIdentity): string {
@@ -34,6 +38,7 @@ export function parseNodeId(nodeId: string): NodeIdentity | undefined {
   if (Buffer.byteLength(nodeId) > MAX_NODE_ID_BYTES) return undefined;
   const slash = nodeId.indexOf('/');
   if (slash < 0) return undefined;
-  const identity = { nodeName: nodeId.slice(0, slash), initiatorIqn: nodeId.slice(slash + 1) };
-  return NODE_NAME.test(identity.nodeName) && INITIATOR.test(identity.initiatorIqn) ? identity : undefined;
+  const [nodeName, name] = [nodeId.slice(0, slash), nodeId.slice(slash + 1)];
+  if (!NODE_NAME.test(nodeName) || !INITIATOR.test(name)) return undefined;
+  return { nodeName, initiatorIqn: name.toLowerCase() };
 }

@@ -1,22 +1,24 @@
 /**
  * At start, and now and then: what the VG's tags say is made true in device-mapper and LIO, one target at a time. What is
- * right is not touched, so sessions with live I/O never notice. A VG that is absent or partial changes nothing.
+ * right is not touched, so sessions with live I/O never notice. Absent is not empty: a VG that is absent or exported
+ * changes nothing, and from a partial one nothing is taken away.
  */
 import { DriverError } from '../errors.ts';
-import type { TargetState, Targets } from '../iscsi/target/types.ts';
+import type { Targets } from '../iscsi/target/types.ts';
+import { LvmError } from '../lvm/types.ts';
 import { log } from '../system/context.ts';
 import type { KeyedMutex } from '../system/keyed-mutex.ts';
+import { finishFences } from './attachment.ts';
 import { discardVolume, hideDeleted } from './deletion.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { finishGrowth } from './expansion.ts';
 import { explainExport } from './export-errors.ts';
 import { ensureExport, removeExport } from './exports.ts';
-import { explainLvm } from './lvm-errors.ts';
-import { isVolumeId, targetIqn } from './names.ts';
-import { type VolumeEntry, VolumeTable } from './volume-table.ts';
+import type { UnfinishedFences } from './fences.ts';
+import { targetIqn } from './names.ts';
+import { isForgotten, planReconcile, type ReconcilePlan } from './reconcile-plan.ts';
+import { VolumeTable } from './volume-table.ts';
 
-/** The provisioner repeats a create after minutes at most; a day also covers a cluster that is down for the night. */
-const UNFINISHED_KEPT_S = 86_400;
 const UNREADABLE = 'gates and targets of the storage host could not be listed';
 
 export interface ReconcileResult {
@@ -29,12 +31,13 @@ export interface ReconcileResult {
 }
 
 /**
- * @param mutex One operation for each volume: a call in progress is waited for, never raced.
- * @throws DriverError UNAVAILABLE when the VG can't be read or is partial; nothing was changed then.
+ * @param mutex One operation for each volume: one that a call is at work on is passed over, and looked at the next time.
+ * @throws DriverError FAILED_PRECONDITION at the start when a target of another prefix exports a volume; UNAVAILABLE when the VG can't be read or is exported; nothing was changed then.
  */
 export async function reconcile(
   deps: BackendDependencies,
   mutex: KeyedMutex,
+  fences: UnfinishedFences,
   options: { atStart: boolean },
 ): Promise<ReconcileResult> {
   const { lvm, config, gates, targets } = deps;
@@ -47,75 +50,160 @@ export async function reconcile(
   }
   const table = await VolumeTable.read(lvm, config.clusterId, { fresh: true });
   table.warnRefused();
-  const failures: string[] = [];
-  let repaired = 0;
-  let removed = 0;
-  const attempt = async (volumeId: string, what: string, action: () => Promise<void>) => {
-    try {
-      await mutex.run(volumeId, action);
-    } catch (error) {
-      log().error({ err: error, volumeId }, `${what} failed`);
-      failures.push(`${volumeId}: ${what} failed: ${error instanceof Error ? error.message : String(error)}`);
-    }
-  };
+  if (options.atStart) await refuseForeignTargets(deps, table);
+  const [serving, present] = await explainExport(UNREADABLE, async () => [await targets.list(), await gates.list()]);
+  const plan = planReconcile(table, serving, present);
+  return await new Execution({
+    deps,
+    mutex,
+    fences,
+    plan,
+    atStart: options.atStart,
+    vgUuid: table.report.vg.uuid,
+  }).run();
+}
 
-  const attached = table.entries().filter(({ volume }) => volume.attachments.length > 0);
-  const inactive = attached.filter(({ lv }) => !lv.active).map(({ volume }) => volume.id);
-  if (inactive.length > 0) {
-    await explainLvm('attached volumes could not be activated', lvm.vgName, () => lvm.activate(inactive));
+/**
+ * After a change of the IQN prefix the old targets are still there, with their sessions, and no fence of ours would reach
+ * them; a second target beside each would be built.
+ */
+async function refuseForeignTargets({ targets, config, lvm }: BackendDependencies, table: VolumeTable): Promise<void> {
+  const ours = new Set(table.entries().map(({ volume }) => volume.id));
+  const foreign = (await explainExport(UNREADABLE, () => targets.listForeign())).filter(({ volumeId }) =>
+    ours.has(volumeId),
+  );
+  const [first] = foreign;
+  if (first === undefined) return;
+  throw new DriverError('FAILED_PRECONDITION', {
+    problem: `${foreign.length} volume(s) of volume group "${lvm.vgName}" are exported under another IQN prefix than ${config.iqnPrefix}`,
+    found: `target ${first.targetIqn}`,
+    action:
+      'set iqn-prefix back to what it was and detach the volumes before it is changed, or remove these targets (targetcli)',
+  });
+}
+
+/** Carries a plan out, one volume after the other. Each looks again, under its lock, whether there is still need. */
+class Execution {
+  readonly #deps: BackendDependencies;
+  readonly #mutex: KeyedMutex;
+  readonly #fences: UnfinishedFences;
+  readonly #plan: ReconcilePlan;
+  readonly #atStart: boolean;
+  readonly #vgUuid: string;
+  readonly #failures: string[] = [];
+  #repaired = 0;
+  #removed = 0;
+
+  constructor(given: {
+    readonly deps: BackendDependencies;
+    readonly mutex: KeyedMutex;
+    readonly fences: UnfinishedFences;
+    readonly plan: ReconcilePlan;
+    readonly atStart: boolean;
+    readonly vgUuid: string;
+  }) {
+    this.#deps = given.deps;
+    this.#mutex = given.mutex;
+    this.#fences = given.fences;
+    this.#plan = given.plan;
+    this.#atStart = given.atStart;
+    this.#vgUuid = given.vgUuid;
   }
-  // After a boot the portal must not answer before every target is there: an initiator takes "no such target" hard.
-  const serving = await explainExport(UNREADABLE, () => targets.list());
-  const cold = !serving.some((target) => target.portals.length > 0);
-  for (const { volume } of attached) {
-    await attempt(volume.id, 'repair of the export', async () => {
-      let entry = (await VolumeTable.read(lvm, config.clusterId)).findMade(volume.id);
-      if (entry === undefined || entry.volume.attachments.length === 0) return;
-      if (entry.growingFromBytes !== undefined && !cold) entry = await finishGrowth(deps, entry);
-      await ensureExport(deps, entry, entry.volume, { portals: !cold });
-      repaired += 1;
-    });
-  }
-  if (cold) {
-    for (const { volume } of attached) {
-      await attempt(volume.id, 'opening of the portal', () =>
+
+  async run(): Promise<ReconcileResult> {
+    const { config, targets, wipeQueue } = this.#deps;
+    const { cold, inactive, exports, leftovers, unfinished, halfDeleted, growing } = this.#plan;
+    await this.#activate(inactive);
+    await this.#each(exports, 'repair of the export', (volumeId) => this.#export(volumeId));
+    if (cold) {
+      await this.#each(exports, 'opening of the portal', (volumeId) =>
         explainExport('its portal could not be opened', () =>
-          targets.openPortals(targetIqn(config.iqnPrefix, volume.id)),
+          targets.openPortals(targetIqn(config.iqnPrefix, volumeId)),
         ),
       );
     }
+    const portalProblem = await holdPortals(targets);
+    if (portalProblem !== undefined) this.#failures.push(portalProblem);
+    await this.#each(leftovers, 'removal of a leftover export', (volumeId) => this.#removeLeftover(volumeId));
+    await this.#each(unfinished, 'removal of an unfinished volume', (volumeId) => this.#discard(volumeId));
+    await this.#each(halfDeleted, 'hiding of a deleted volume', (volumeId) => this.#hide(volumeId));
+    wipeQueue.wake();
+    // Not while every call waits for the first comparison: until then the gate shows what is known to be blank.
+    if (!this.#atStart) await this.#each(growing, 'end of an expansion', (volumeId) => this.#grow(volumeId));
+    return { repaired: this.#repaired, removed: this.#removed, failures: this.#failures, portalProblem };
   }
 
-  const portalProblem = await holdPortals(targets);
-  if (portalProblem !== undefined) failures.push(portalProblem);
+  /**
+   * All at once, which after a boot saves a command for each. LVM goes on after one that it cannot activate; those that
+   * are left are tried on their own when their export is built, and fail there alone.
+   */
+  async #activate(volumeIds: readonly string[]): Promise<void> {
+    if (volumeIds.length === 0) return;
+    try {
+      await this.#deps.lvm.activate(volumeIds);
+    } catch (error) {
+      if (!(error instanceof LvmError)) throw error;
+      log().warn({ err: error, volumes: volumeIds.length }, 'not every attached volume could be activated at once');
+    }
+  }
 
-  for (const volumeId of await explainExport(UNREADABLE, () => leftovers(deps, table, serving))) {
-    await attempt(volumeId, 'removal of a leftover export', async () => {
-      // Published meanwhile? Then it is no leftover.
-      const now = (await VolumeTable.read(lvm, config.clusterId)).find(volumeId);
-      if (now !== undefined && now.volume.attachments.length > 0) return;
-      log().warn({ volumeId }, 'removing an export that no attachment asks for');
-      await removeExport(deps, volumeId);
-      removed += 1;
-    });
+  async #each(volumeIds: readonly string[], what: string, action: (volumeId: string) => Promise<void>): Promise<void> {
+    for (const volumeId of volumeIds) {
+      try {
+        if (!(await this.#mutex.runIfFree(volumeId, () => action(volumeId))))
+          log().debug(
+            { volumeId },
+            `${what} is left to the next comparison: an operation on the volume is in progress`,
+          );
+      } catch (error) {
+        log().error({ err: error, volumeId }, `${what} failed`);
+        this.#failures.push(`${volumeId}: ${what} failed: ${error instanceof Error ? error.message : String(error)}`);
+      }
+    }
   }
-  for (const { volume } of table.entries().filter(isForgotten)) {
-    await attempt(volume.id, 'removal of an unfinished volume', async () => {
-      const now = (await VolumeTable.read(lvm, config.clusterId, { fresh: true })).find(volume.id);
-      if (now === undefined || !isForgotten(now)) return;
-      log().warn(
-        { volumeId: volume.id, name: volume.name },
-        'removing a volume that was never finished, nor asked for again',
-      );
-      await discardVolume(deps, volume.id);
-    });
+
+  async #table(options?: { fresh?: boolean }): Promise<VolumeTable> {
+    return await VolumeTable.read(this.#deps.lvm, this.#deps.config.clusterId, options);
   }
-  for (const lv of table.waitingForWipe()) {
-    if (isVolumeId(lv.name))
-      await attempt(lv.name, 'hiding of a deleted volume', () => hideIfStillThere(deps, lv.name));
+
+  async #export(volumeId: string): Promise<void> {
+    let entry = (await this.#table()).findMade(volumeId);
+    if (entry !== undefined && (await finishFences(this.#deps, this.#fences, entry)))
+      entry = (await this.#table()).findMade(volumeId);
+    if (entry === undefined || entry.volume.attachments.length === 0) return;
+    await ensureExport(this.#deps, entry, entry.volume, { portals: !this.#plan.cold });
+    this.#repaired += 1;
   }
-  deps.wipeQueue.wake();
-  return { repaired, removed, failures, portalProblem };
+
+  async #grow(volumeId: string): Promise<void> {
+    const entry = (await this.#table()).findMade(volumeId);
+    if (entry === undefined || entry.growingFromBytes === undefined || entry.volume.attachments.length === 0) return;
+    const grown = await finishGrowth(this.#deps, entry);
+    await ensureExport(this.#deps, grown, grown.volume);
+  }
+
+  async #removeLeftover(volumeId: string): Promise<void> {
+    // Published meanwhile? Then it is no leftover.
+    const now = (await this.#table()).find(volumeId);
+    if (now !== undefined && now.volume.attachments.length > 0) return;
+    if (await explainExport(UNREADABLE, () => this.#deps.gates.servesOtherVg(volumeId, this.#vgUuid))) return;
+    log().warn({ volumeId }, 'removing an export that no attachment asks for');
+    await removeExport(this.#deps, volumeId);
+    this.#removed += 1;
+  }
+
+  async #discard(volumeId: string): Promise<void> {
+    const now = (await this.#table({ fresh: true })).find(volumeId);
+    if (now === undefined || !isForgotten(now)) return;
+    log().warn({ volumeId, name: now.volume.name }, 'removing a volume that was never finished, nor asked for again');
+    await discardVolume(this.#deps, volumeId);
+  }
+
+  async #hide(volumeId: string): Promise<void> {
+    if ((await this.#table()).halfDeleted(volumeId) === undefined) return;
+    await removeExport(this.#deps, volumeId);
+    await hideDeleted(this.#deps, volumeId);
+  }
 }
 
 async function holdPortals(targets: Targets): Promise<string | undefined> {
@@ -127,36 +215,4 @@ async function holdPortals(targets: Targets): Promise<string | undefined> {
     log().error({ err: error }, problem);
     return error instanceof DriverError ? error.message : `${problem}; see the controller log`;
   }
-}
-
-/** A create that a crash cut short, and that nobody has repeated: its claim is gone. It was never handed out. */
-function isForgotten({ lv, made }: VolumeEntry): boolean {
-  return !made && Date.now() / 1000 - lv.createdAt > UNFINISHED_KEPT_S;
-}
-
-async function hideIfStillThere(deps: BackendDependencies, volumeId: string): Promise<void> {
-  const table = await VolumeTable.read(deps.lvm, deps.config.clusterId);
-  if (table.halfDeleted(volumeId) === undefined) return;
-  await removeExport(deps, volumeId);
-  await hideDeleted(deps, volumeId);
-}
-
-/** Volumes with a gate or a target that no attachment asks for; never one that may be another VG's. */
-async function leftovers(
-  deps: BackendDependencies,
-  table: VolumeTable,
-  serving: readonly TargetState[],
-): Promise<string[]> {
-  const wanted = new Set(table.attachments().map(({ volumeId }) => volumeId));
-  const found = new Set<string>();
-  for (const target of serving)
-    if (target.volumeId !== undefined && !wanted.has(target.volumeId)) found.add(target.volumeId);
-  for (const gate of await deps.gates.list()) if (!wanted.has(gate.volumeId)) found.add(gate.volumeId);
-  const refused = new Set(table.refused().map(({ lvName }) => lvName));
-  const others: string[] = [];
-  for (const volumeId of found) {
-    if (refused.has(volumeId) || (await deps.gates.servesOtherVg(volumeId, table.report.vg.uuid)))
-      others.push(volumeId);
-  }
-  return [...found].filter((volumeId) => !others.includes(volumeId)).sort();
 }

@@ -23,7 +23,8 @@
  *   A crash after 1 leaves an attachment without a target: the next start, or the retry, builds it, with the same nonce.
  * UNPUBLISH 1. fence: target disabled, ACL gone, gate severed and removed  2. remove `att`
  *   A crash in 1 leaves `att`: the start builds the target again (the node was not told that it is cut off), the retry
- *   fences again. The tag goes last, so that "no tag" always means "fenced".
+ *   fences again. Where the gate is severed already, the start completes the fence before it builds. The tag goes last, so
+ *   that "no tag" always means "fenced". A fence that failed or was not waited for (no crash) is never undone: fences.ts.
  * EXPAND  1. add `growing=OLD`  2. lvextend  3. zero from OLD  4. gate grows  5. remove `growing`
  *   A crash after 2 leaves a larger LV behind a gate of the old size: the retry, or the next publish, does 3–5.
  *   Without zeroing (blank extents) only 2 and 4.
@@ -89,37 +90,48 @@ const MODE_CODES: Readonly<Record<AccessMode, string>> = {
 
 /** Fields are joined with '#', which neither a node name nor an IQN nor a hex string holds. */
 export function attachmentTag(attachment: Attachment): string {
-  const auth = attachment.auth.kind === 'derived' ? `key:${attachment.auth.keyId}` : attachment.auth.kind;
   const fields = [
     attachment.nodeName,
-    attachment.initiatorIqn,
+    // As the node wrote it: node_id is given back byte for byte.
+    attachment.nodeId.slice(attachment.nodeName.length + 1),
     attachment.nonce,
     attachment.access,
     MODE_CODES[attachment.mode],
     attachment.readonly ? 'ro' : 'rw',
-    auth,
+    authText(attachment.auth),
   ];
   return `${PREFIX}att=${fields.map((field) => escapeTagValue(field)).join('#')}`;
 }
 
+/** `none`, `user`, `key:<id>:one` or `key:<id>:mutual`; `key:<id>` in tags that were made before the mode was kept. */
+function authText(auth: Attachment['auth']): string {
+  if (auth.kind !== 'derived') return auth.kind;
+  const mode = auth.mutual === undefined ? [] : [auth.mutual ? 'mutual' : 'one'];
+  return ['key', auth.keyId, ...mode].join(':');
+}
+
+function parseAuth(text: string): Attachment['auth'] | undefined {
+  if (text === 'none' || text === 'user') return { kind: text };
+  const [, keyId, mode] = /^key:([^:]+)(?::(one|mutual))?$/.exec(text) ?? [];
+  if (keyId === undefined) return undefined;
+  return { kind: 'derived', keyId, mutual: mode === undefined ? undefined : mode === 'mutual' };
+}
+
 function parseAttachment(value: string): Attachment | undefined {
-  const [nodeName, initiatorIqn, nonce, access, modeCode, writable, auth, ...rest] = value
+  const [nodeName, initiatorName, nonce, access, modeCode, writable, auth, ...rest] = value
     .split('#')
     .map((field) => unescapeTagValue(field));
   const mode = (Object.keys(MODE_CODES) as AccessMode[]).find((candidate) => MODE_CODES[candidate] === modeCode);
-  if (nodeName === undefined || initiatorIqn === undefined || nonce === undefined || mode === undefined)
+  if (nodeName === undefined || initiatorName === undefined || nonce === undefined || mode === undefined)
     return undefined;
   if (access !== 'block' && access !== 'mount') return undefined;
   if (writable !== 'ro' && writable !== 'rw') return undefined;
-  if (auth === undefined || rest.length > 0) return undefined;
-  let authentication: Attachment['auth'];
-  if (auth === 'none' || auth === 'user') authentication = { kind: auth };
-  else if (auth.startsWith('key:')) authentication = { kind: 'derived', keyId: auth.slice(4) };
-  else return undefined;
+  const authentication = auth === undefined || rest.length > 0 ? undefined : parseAuth(auth);
+  if (authentication === undefined) return undefined;
   return {
     nodeName,
-    nodeId: `${nodeName}/${initiatorIqn}`,
-    initiatorIqn,
+    nodeId: `${nodeName}/${initiatorName}`,
+    initiatorIqn: initiatorName.toLowerCase(),
     nonce,
     access,
     mode,

@@ -22,10 +22,21 @@ export class VolumeTable {
     this.#meanings = new Map(report.lvs.map((lv) => [lv.name, { lv, meaning: readLv(lv, clusterId) }]));
   }
 
+  /**
+   * The one way to a table, so that no operation takes a VG that does not show its volumes for one without volumes.
+   * @throws DriverError UNAVAILABLE when the VG is not there, cannot be read, or is exported.
+   */
   static async read(lvm: Lvm, clusterId: string, options?: { fresh?: boolean }): Promise<VolumeTable> {
     const report = await explainLvm(`volume group "${lvm.vgName}" could not be read`, lvm.vgName, () =>
       lvm.read(options),
     );
+    if (report.vg.exported) {
+      throw new DriverError('UNAVAILABLE', {
+        problem: `the volumes of volume group "${lvm.vgName}" are not known`,
+        found: 'the volume group is exported (vgexport), and LVM lists no logical volume then',
+        action: `vgimport ${lvm.vgName}; the call is retried`,
+      });
+    }
     return new VolumeTable(report, clusterId);
   }
 

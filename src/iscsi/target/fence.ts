@@ -7,6 +7,7 @@
  * left to wait for; on a hung disk a retry therefore adds no stuck call.
  */
 import { randomBytes } from 'node:crypto';
+import { log } from '../../system/context.ts';
 import { aclRemoval, cutSessions, withCredentials } from './acl.ts';
 import { type ConfigFs, errorCode } from './configfs.ts';
 import { attribute, write } from './configfs-calls.ts';
@@ -26,20 +27,28 @@ export async function revokeAcl(fs: ConfigFs, paths: TargetPaths, acl: FoundAcl)
   ]);
   // Without CHAP nothing else would bar it: for a moment everybody who logs in is refused, and tries again.
   const open = current === '0';
-  await fs.apply([
-    ...(open ? [write('target-revoke-bar', authentication, '1')] : []),
-    ...(open && hasCredentials !== true
-      ? []
-      : [write('target-revoke-password', `${path}/auth/password`, randomBytes(24).toString('hex'))]),
-  ]);
   try {
+    await fs.apply([
+      ...(open ? [write('target-revoke-bar', authentication, '1')] : []),
+      ...(open && hasCredentials !== true
+        ? []
+        : [write('target-revoke-password', `${path}/auth/password`, randomBytes(24).toString('hex'))]),
+    ]);
     await endSessions(fs, path, acl.initiatorIqn);
+    await fs.apply([...aclRemoval(paths, acl), ...(open ? [write('target-revoke-unbar', authentication, '0')] : [])]);
   } catch (error) {
-    // Until the retry, the others must be able to log in again.
-    if (open) await fs.apply([write('target-revoke-give-up', authentication, '0')]);
+    if (open) await unbar(fs, authentication);
     throw error;
   }
-  await fs.apply([...aclRemoval(paths, acl), ...(open ? [write('target-revoke-unbar', authentication, '0')] : [])]);
+}
+
+/** Until the retry of a fence that failed, whatever its step, the others must be able to log in again. */
+async function unbar(fs: ConfigFs, authentication: string): Promise<void> {
+  try {
+    await fs.apply([write('target-revoke-give-up', authentication, '0')]);
+  } catch (error) {
+    log().error({ err: error, authentication }, 'a fence failed, and logins of the other initiators stay barred');
+  }
 }
 
 async function endSessions(fs: ConfigFs, acl: string, initiatorIqn: string): Promise<void> {

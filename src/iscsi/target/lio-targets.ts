@@ -11,7 +11,7 @@ import { Fabric } from './fabric.ts';
 import { disableTarget, revokeAcl } from './fence.ts';
 import { readAcl, readTarget } from './inventory.ts';
 import { TargetLayout } from './layout.ts';
-import { listTargets } from './list.ts';
+import { listForeignTargets, listTargets } from './list.ts';
 import { Portals } from './portals.ts';
 import { checkSpec } from './spec-check.ts';
 import type { TargetSpec, TargetState, Targets } from './types.ts';
@@ -58,6 +58,10 @@ export class LioTargets implements Targets {
 
   async list(): Promise<TargetState[]> {
     return await listTargets(new ConfigFs(this.#files, new Deadline(LIST_TIMEOUT_MS)), this.#layout);
+  }
+
+  async listForeign(): Promise<{ targetIqn: string; volumeId: string }[]> {
+    return await listForeignTargets(new ConfigFs(this.#files, new Deadline(LIST_TIMEOUT_MS)), this.#layout);
   }
 
   /** @throws TargetError; TargetTimeoutError when the kernel does not answer. */

@@ -2,7 +2,7 @@
 import type { ConfigFs } from './configfs.ts';
 import { folder } from './configfs-calls.ts';
 import { readBackstore, readHbaNames, readHbas, readTarget } from './inventory.ts';
-import { isVolumeId, type TargetLayout } from './layout.ts';
+import { HBA_NAME, isVolumeId, type TargetLayout } from './layout.ts';
 import type { TargetState } from './types.ts';
 
 /** So that the calls of one target do not wait behind those of a thousand others until their deadline. */
@@ -46,6 +46,26 @@ export async function listTargets(fs: ConfigFs, layout: TargetLayout): Promise<T
     states.push({ volumeId, targetIqn: layout.iqnOf(volumeId), backstoreDevice, ...nothing });
   }
   return states.sort((a, b) => (a.targetIqn < b.targetIqn ? -1 : 1));
+}
+
+/** See Targets.listForeign. */
+export async function listForeignTargets(
+  fs: ConfigFs,
+  layout: TargetLayout,
+): Promise<{ targetIqn: string; volumeId: string }[]> {
+  const [iqns] = await fs.ask(folder(layout.iscsi));
+  const found: { targetIqn: string; volumeId: string }[] = [];
+  await forEach(
+    iqns.filter((name) => !layout.isOurPrefix(name)),
+    async (targetIqn) => {
+      const luns = (await readTarget(fs, layout.target(targetIqn)))?.luns ?? [];
+      // "iblock_N/volume-…": other tools name their backstores otherwise.
+      const backstores = luns.flatMap(({ links }) => links.map(({ leadsTo }) => leadsTo.split('/')));
+      for (const [hba = '', volumeId = ''] of backstores)
+        if (HBA_NAME.test(hba) && isVolumeId(volumeId)) found.push({ targetIqn, volumeId });
+    },
+  );
+  return found.sort((a, b) => (a.targetIqn < b.targetIqn ? -1 : 1));
 }
 
 async function forEach<T>(items: readonly T[], action: (item: T) => Promise<void>): Promise<void> {

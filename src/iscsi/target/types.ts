@@ -49,6 +49,11 @@ export interface Targets {
   /** Every target under our IQN prefix, and every backstore of ours (also those without a target), from configfs. */
   list(): Promise<TargetState[]>;
   /**
+   * Targets under other prefixes that export a backstore of a volume: made under an IQN prefix that has been changed since,
+   * or by hand. list() does not have them, and a fence does not reach them.
+   */
+  listForeign(): Promise<{ readonly targetIqn: string; readonly volumeId: string }[]>;
+  /**
    * Converges one target to the spec: builds in the safe order, repairs what differs, leaves alone what is right (live
    * sessions never notice). ACLs not in the spec are fenced off first. `portals: false` leaves the portal for openPortals.
    */

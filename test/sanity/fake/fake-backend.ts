@@ -159,6 +159,6 @@ function newAttachment(nodeName: string, initiatorIqn: string, request: PublishR
     access: request.capability.access.kind,
     mode: request.capability.mode,
     readonly: request.readonly,
-    auth: { kind: 'derived', keyId: 'fake' },
+    auth: { kind: 'derived', keyId: 'fake', mutual: false },
   };
 }

@@ -121,6 +121,8 @@ describe('the CSI Controller service', () => {
     backend.before = async () => await Promise.reject(new Error('boom'));
     const request = { name: 'n', volume_capabilities: [mountCapability()] };
     expect(await codeOf(controller('CreateVolume', request))).to.equal('UNAVAILABLE');
+    const expansion = { volume_id: 'v', capacity_range: { required_bytes: 1 } };
+    expect(await codeOf(controller('ControllerExpandVolume', expansion))).to.equal('UNAVAILABLE');
     expect(await codeOf(controller('DeleteVolume', { volume_id: 'v' }))).to.equal('INTERNAL');
   });
 

@@ -44,14 +44,14 @@ describe('gates', () => {
     expect(device.table).to.equal('0 8 linear 253:0 0');
   });
 
-  for (const [what, table] of [
-    ['an error table', '0 8 error'],
-    ['another device beneath', '0 8 linear 253:9 0'],
-    ['another offset', '0 8 linear 253:0 2048'],
+  for (const [what, table, reason] of [
+    ['an error table', '0 8 error', 'severed'],
+    ['another device beneath', '0 8 linear 253:9 0', 'in-use'],
+    ['another offset', '0 8 linear 253:0 2048', 'in-use'],
   ] as const) {
     it(`with ${what} are rebuilt only when nothing holds them open`, async () => {
       const device = dm.add('gate-a', { table, openCount: 1 });
-      expect(await reasonOf(ensure())).to.equal('in-use');
+      expect(await reasonOf(ensure())).to.equal(reason);
       expect(dm.changes).to.deep.equal([]);
       device.openCount = 0;
       await ensure();

@@ -197,6 +197,21 @@ describe('lvm/wiper', () => {
     expect(commands.lines.filter((line) => line.includes('/bad') && line.startsWith('blkdiscard'))).to.have.length(3);
   });
 
+  it('forgets its progress, in the tag too, when somebody holds an LV that was wiped', async () => {
+    vg.add('big', 4 * GIB, ['wipe']);
+    vg.failRemove = new LvmError('in-use', 'held');
+    wiper.start();
+    await until((now) => now.lastError === 'held');
+    await wiper.stop();
+    expect(vg.lvs[0]?.tags).to.deep.equal(['wipe']);
+    commands.lines.length = 0;
+    vg.failRemove = undefined;
+    const successor = new Wiper({ lvm: vg, commands, limiter: new RateLimiter(0), isDeleted });
+    wiper = successor;
+    successor.start();
+    expect((await until((now) => now.removedVolumes === 1)).wipedBytes).to.equal(4 * GIB);
+  });
+
   it('touches nothing on a partial VG', async () => {
     vg.spaceId = undefined;
     vg.add('a', GIB, ['wipe']);

@@ -23,6 +23,10 @@ export class FakeLvm implements Commands {
   makesNodes = true;
   missing = false;
   nextReport: string | undefined;
+  /** Of `lvs`, from now on. */
+  report: string | undefined;
+  /** As after vgexport. */
+  exported = false;
   readonly #root: string;
   readonly #vgName: string;
   readonly #lvs = new Map<string, ReportedLv>();
@@ -97,7 +101,8 @@ export class FakeLvm implements Commands {
         if (isScan) return answer(this.#pvReport());
         return answer(JSON.stringify({ report: [{ vg: [this.#vgRow()] }] }));
       case 'lvs': {
-        const report = this.nextReport ?? lvReport(this.#vgRow(), [...this.#lvs.values()]);
+        if (this.exported) throw failed(`  Volume group "${this.#vgName}" is exported`);
+        const report = this.nextReport ?? this.report ?? lvReport(this.#vgRow(), [...this.#lvs.values()]);
         this.nextReport = undefined;
         return answer(report);
       }
@@ -107,6 +112,7 @@ export class FakeLvm implements Commands {
   }
 
   #mutate(subcommand: string, args: readonly string[], names: readonly string[]): string {
+    if (this.exported) throw failed(`  Volume group "${this.#vgName}" is exported`);
     const guarded = args.some((arg) => arg.includes('vg_missing_pv_count=0'));
     if (this.#missingPvs() > 0) {
       if (guarded) return '';
@@ -187,6 +193,7 @@ export class FakeLvm implements Commands {
 
   #vgRow(): Record<string, string> {
     return vgRow({
+      exported: this.exported,
       name: this.#vgName,
       tags: this.#vgTags,
       missing: this.#missingPvs(),

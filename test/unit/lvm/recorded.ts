@@ -179,6 +179,7 @@ export function vgRow(vg: {
   readonly missing: number;
   readonly pvCount: number;
   readonly lvCount: number;
+  readonly exported?: boolean;
 }): Record<string, string> {
   return {
     ...RECORDED_VG,
@@ -187,6 +188,7 @@ export function vgRow(vg: {
     vg_missing_pv_count: String(vg.missing),
     pv_count: String(vg.pvCount),
     lv_count: String(vg.lvCount),
+    vg_exported: vg.exported === true ? 'exported' : '',
   };
 }
 

@@ -43,6 +43,11 @@ describe('lvm/report (recorded from LVM 2.03.16)', () => {
     expect(lvs.get('thin2')).to.include({ poolName: 'pool', originName: 'thin1', dataPercent: undefined });
   });
 
+  it('does not stumble over an LV without a creation time', () => {
+    const lvs = parseLvReport(RECORDED_LV_REPORT.replaceAll('1795500000', ''))?.lvs;
+    expect(lvs?.map((lv) => lv.createdAt)).to.deep.equal(Array(6).fill(undefined));
+  });
+
   it('tells a PV that is missing', () => {
     expect(parsePvReport(RECORDED_PV_REPORT).map((pv) => pv.deviceNumber)).to.deep.equal(['98:0', undefined]);
   });

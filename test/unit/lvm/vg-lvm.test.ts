@@ -172,6 +172,24 @@ describe('lvm/vg-lvm over a fake lvm', () => {
     expect(partial.lvs[0]?.tags).to.deep.equal(['x']);
   });
 
+  it('never takes a list that contradicts LVM’s own count for the VG’s', async () => {
+    await lvm.createLinear({ name: 'a', sizeBytes: 1, tags: [] });
+    fake.report = '{"report":[{"lv":[]}]}';
+    const refusal = await lvm.read({ fresh: true }).catch((error: Error) => error.message);
+    expect(refusal).to.match(/lists 0 logical volumes .* counts 1/);
+    fake.report = undefined;
+    fake.nextReport = '{"report":[{"lv":[]}]}';
+    expect((await lvm.read({ fresh: true })).lvs).to.have.length(1);
+  });
+
+  it('says that the VG is exported, and never that an LV is gone because of it', async () => {
+    await lvm.createLinear({ name: 'a', sizeBytes: 1, tags: [] });
+    fake.exported = true;
+    expect((await lvm.read({ fresh: true })).vg.exported).to.equal(true);
+    expect(await kindOf(lvm.remove(['a']))).to.equal('vg-inaccessible');
+    expect(await kindOf(lvm.deactivate(['a']))).to.equal('vg-inaccessible');
+  });
+
   it('says which device node is missing', async () => {
     fake.makesNodes = false;
     const creation = lvm.createLinear({ name: 'a', sizeBytes: 1, tags: [] }).catch((error: Error) => error.message);

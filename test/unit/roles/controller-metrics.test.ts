@@ -36,7 +36,7 @@ describe('metrics of the controller', () => {
     };
     const blankTrust = new BlankTrust(vg, () => true);
     const host = { lvm: vg, blankTrust, gates, targets, zeroing };
-    controllerMetrics(metrics, 'vg', host, { listVolumes: async () => [] }, wiper);
+    controllerMetrics(metrics, 'vg', host, { listVolumes: async () => [], failures: [] }, wiper);
   });
 
   async function value(name: string): Promise<number> {

@@ -48,6 +48,7 @@ describe('rotation of the CHAP key', () => {
 
   beforeEach(async () => {
     host = new FakeHost();
+    host.config = { ...host.config, chap: 'on' };
     host.chapKeys = await load('old', 'old');
     const backend = await host.boot();
     await create(backend, 'a');

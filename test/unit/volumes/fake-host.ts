@@ -3,6 +3,7 @@
  * die between any two calls of an adapter. What LVM, device-mapper and LIO really do is shown in test/integration.
  */
 import type { ControllerConfig } from '../../../src/config-types.ts';
+import { GateError } from '../../../src/gate/errors.ts';
 import type { Gate, Gates } from '../../../src/gate/types.ts';
 import type { TargetSpec, TargetState, Targets } from '../../../src/iscsi/target/types.ts';
 import { type LogicalVolume, type Lvm, LvmError, type TagChange, type VgReport } from '../../../src/lvm/types.ts';
@@ -24,7 +25,7 @@ interface FakeLv {
   dirty: { from: number; to: number }[];
   fileSystem: string | undefined;
   /** Seconds since the epoch. */
-  createdAt: number;
+  createdAt: number | undefined;
 }
 
 export class FakeHost {
@@ -33,10 +34,14 @@ export class FakeHost {
   readonly targets = new Map<string, TargetSpec & { enabled: boolean; portals: boolean }>();
   /** What happened, or was tried, for tests of the order. */
   readonly calls: string[] = [];
+  /** LVs that cannot be activated. */
+  readonly broken = new Set<string>();
   vgBytes = 64 * GIB;
   metadataFreeBytes = 1 << 19;
   blank = false;
   missingPvs = 0;
+  /** As after vgexport: the VG is there and lists no LV. */
+  exported = false;
   /** Dies at the n-th mutation from now on, before or after it takes effect. */
   crashAt: { call: number; when: 'before' | 'after' } | undefined;
   chapKeys: ChapKeys | undefined;
@@ -101,9 +106,9 @@ export class FakeHost {
           metadataFreeBytes: this.metadataFreeBytes,
           tags: [],
           missingPvCount: this.missingPvs,
-          exported: false,
+          exported: this.exported,
         },
-        lvs: [...this.lvs.values()].map(
+        lvs: (this.exported ? [] : [...this.lvs.values()]).map(
           (lv): LogicalVolume => ({
             name: lv.name,
             uuid: lv.name,
@@ -159,13 +164,20 @@ export class FakeHost {
     remove: (names) => this.#mutate('lv-remove', () => names.forEach((name) => void this.lvs.delete(name))),
     activate: (names) =>
       this.#mutate('lv-activate', () => {
-        for (const name of names) this.#lv(name).active = true;
+        // As lvchange: it goes on after one that it cannot activate, and then fails.
+        for (const name of names) this.#lv(name).active = !this.broken.has(name);
+        if (names.some((name) => this.broken.has(name))) throw new LvmError('other', 'device-mapper: table failed');
       }),
     deactivate: (names) =>
       this.#mutate('lv-deactivate', () => {
         for (const name of names) this.#lv(name).active = false;
       }),
   };
+
+  /** The backstore, which comes and goes with the target here, opens the gate. */
+  #openCount(volumeId: string): number {
+    return this.targets.has(volumeId) ? 1 : 0;
+  }
 
   readonly #gates: Gates = {
     path: (id) => `/dev/mapper/gate-${id}`,
@@ -177,11 +189,13 @@ export class FakeHost {
         table: gate.severed ? 'error' : 'linear',
         sizeBytes: gate.sizeBytes,
         backing: undefined,
-        openCount: 0,
+        openCount: this.#openCount(volumeId),
       })),
     ensure: ({ volumeId, sizeBytes }) =>
       this.#mutate('gate-ensure', () => {
         if (!this.#lv(volumeId).active) throw new Error('LV is not active');
+        if (this.gates.get(volumeId)?.severed === true && this.#openCount(volumeId) > 0)
+          throw new GateError('severed', 'an error table, and held open');
         this.gates.set(volumeId, { sizeBytes, lv: volumeId, severed: false });
       }),
     sever: (id) =>
@@ -191,7 +205,7 @@ export class FakeHost {
       }),
     remove: (id) =>
       this.#mutate('gate-remove', () => {
-        if (this.targets.has(id)) throw new Error('gate is in use');
+        if (this.#openCount(id) > 0) throw new GateError('in-use', 'gate is held open');
         this.gates.delete(id);
       }),
     servesOtherVg: async () => false,
@@ -224,6 +238,10 @@ export class FakeHost {
         );
         this.targets.set(spec.volumeId, { ...spec, acls, enabled: true, portals });
       }),
+    listForeign: async () =>
+      [...this.targets.values()]
+        .filter(({ targetIqn }) => !targetIqn.startsWith(`${this.config.iqnPrefix}:`))
+        .map(({ targetIqn, volumeId }) => ({ targetIqn, volumeId })),
     openPortals: (iqn) =>
       this.#mutate('target-portals', () => {
         for (const target of this.targets.values()) if (target.targetIqn === iqn) target.portals = true;

@@ -99,12 +99,40 @@ describe('tags', () => {
     access: 'mount',
     mode: 'SINGLE_NODE_WRITER',
     readonly: false,
-    auth: { kind: 'derived', keyId: 'k1' },
+    auth: { kind: 'derived', keyId: 'k1', mutual: true },
   };
+
+  const AUTHENTICATIONS: readonly Attachment['auth'][] = [
+    { kind: 'none' },
+    { kind: 'user' },
+    ...[true, false, undefined].map((mutual) => ({ kind: 'derived', keyId: 'k1', mutual }) as const),
+  ];
+
+  it('keeps node_id byte for byte and compares the initiator in lower case, as the target does', () => {
+    const nodeId = 'worker-1/iqn.1993-08.org.Debian:01:ABC';
+    const tags = identityTags({ clusterId: 'c', name: 'n', serial: 'cd'.repeat(16), content: { kind: 'raw' } });
+    const tag = attachmentTag({ ...attachment, nodeId });
+    const meaning = readLv(lv([...tags, tag]), 'c');
+    if (meaning.kind !== 'volume') throw new Error(JSON.stringify(meaning));
+    const [read] = meaning.volume.attachments;
+    expect(read).to.include({ nodeId, initiatorIqn: 'iqn.1993-08.org.debian:01:abc' });
+    expect(attachmentTag(read as Attachment)).to.equal(tag);
+    expect(parseNodeId(nodeId)?.initiatorIqn).to.equal('iqn.1993-08.org.debian:01:abc');
+  });
+
+  it('reads attachments from before the mode was kept in the tag, and writes them back as they are', () => {
+    const old = `lic:att=worker-1#iqn.1993-08.org.debian:01:abc#${'ab'.repeat(16)}#mount#snw#rw#key:k1`;
+    const tags = identityTags({ clusterId: 'c', name: 'n', serial: 'cd'.repeat(16), content: { kind: 'raw' } });
+    const meaning = readLv(lv([...tags, old]), 'c');
+    if (meaning.kind !== 'volume') throw new Error(JSON.stringify(meaning));
+    const [read] = meaning.volume.attachments;
+    expect(read).to.deep.equal({ ...attachment, auth: { kind: 'derived', keyId: 'k1', mutual: undefined } });
+    expect(attachmentTag(read as Attachment)).to.equal(old);
+  });
 
   it('carries any name, content and attachment there and back, in characters that LVM allows', () => {
     for (const name of NASTY) {
-      for (const auth of [{ kind: 'none' }, { kind: 'user' }, { kind: 'derived', keyId: 'k1' }] as const) {
+      for (const auth of AUTHENTICATIONS) {
         const wanted = { ...attachment, auth };
         const tags = [
           ...identityTags({
@@ -254,6 +282,12 @@ describe('CHAP', () => {
     // Length-delimited: fields can't run into each other.
     expect(first.derive(first.currentKeyId, ID, 'na', 'b')).to.not.deep.equal(pair);
     expect(first.derive('unknown', ID, 'n', 'ab')).to.equal(undefined);
+    expect(first.derive(first.currentKeyId, ID, 'n', 'ab', false)).to.deep.equal({ ...pair, mutual: undefined });
+    // CHAP off: the keys that are there, and never new ones.
+    const off = await ChapKeys.loadIfPresent(files, file);
+    expect(off?.derive(first.currentKeyId, ID, 'n', 'ab', true)).to.deep.equal(pair);
+    expect(await ChapKeys.loadIfPresent(files, path.join(folder, 'none.key'))).to.equal(undefined);
+    expect(await files.stat(path.join(folder, 'none.key'))).to.equal(undefined);
   });
 
   it('never replaces a key file that it cannot use, and does not quote it', async () => {

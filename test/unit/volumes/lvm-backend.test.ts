@@ -1,7 +1,14 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { expect } from 'chai';
 import { DriverError } from '../../../src/errors.ts';
+import { TargetTimeoutError } from '../../../src/iscsi/target/errors.ts';
+import { LvmError } from '../../../src/lvm/types.ts';
+import { BlockingFiles } from '../../../src/system/blocking-files.ts';
 import type { CreateVolumeRequest } from '../../../src/volumes/backend.ts';
-import type { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
+import { ChapKeys } from '../../../src/volumes/chap.ts';
+import { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
 import type { VolumeCapability } from '../../../src/volumes/model.ts';
 import { isWipeName, volumeIdForName } from '../../../src/volumes/names.ts';
 import { logOf } from './captured-log.ts';
@@ -47,8 +54,7 @@ describe('volumes over a fake host', () => {
     const first = await host.boot();
     const { id } = await first.createVolume(request('a'));
     await publish(first, id, NODE_1);
-    const { LvmBackend: Fresh } = await import('../../../src/volumes/lvm-backend.ts');
-    const starting = new Fresh({
+    const starting = new LvmBackend({
       ...host.dependencies(),
       lvm: { ...host.lvm, read: () => Promise.reject(new Error('VG is away')) },
     });
@@ -59,6 +65,161 @@ describe('volumes over a fake host', () => {
     );
     expect(host.targets.size).to.equal(1);
     expect(await codeOf(starting.listVolumes())).to.equal('UNAVAILABLE');
+  });
+
+  it('takes an exported VG for what it is: not there, and not empty', async () => {
+    const host = new FakeHost();
+    const backend = await host.boot();
+    const { id } = await backend.createVolume(request('a'));
+    await publish(backend, id, NODE_1);
+    host.exported = true;
+    host.calls.length = 0;
+    const calls: [string, () => Promise<unknown>][] = [
+      ['create', () => backend.createVolume(request('a'))],
+      ['delete', () => backend.deleteVolume(id)],
+      ['publish', () => publish(backend, id, NODE_1)],
+      ['unpublish', () => backend.unpublishVolume(id, NODE_1)],
+      ['expand', () => backend.expandVolume(id, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined)],
+      ['get', () => backend.getVolume(id)],
+      ['list', () => backend.listVolumes()],
+      ['capacity', () => backend.capacity({}, [])],
+      ['reconcile', () => backend.reconcile()],
+    ];
+    for (const [name, call] of calls) expect(await codeOf(call()), name).to.equal('UNAVAILABLE');
+    expect(host.calls).to.deep.equal([]);
+    expect(host.targets.size).to.equal(1);
+    expect((await backend.probe()).reasons.join()).to.match(/exported.*vgimport/);
+    host.exported = false;
+    await backend.reconcile();
+    await backend.unpublishVolume(id, NODE_1);
+  });
+
+  it('is not kept down by one LV that cannot be activated, and says which it is', async () => {
+    const host = new FakeHost();
+    const before = await host.boot();
+    const ids: string[] = [];
+    for (const name of ['a', 'b', 'c']) {
+      const { id } = await before.createVolume(request(name));
+      await publish(before, id, NODE_1);
+      ids.push(id);
+    }
+    const [bad = '', ...good] = ids.sort();
+    // A reboot of the storage host.
+    host.targets.clear();
+    host.gates.clear();
+    for (const lv of host.lvs.values()) lv.active = false;
+    host.broken.add(bad);
+    const backend = await host.boot();
+    expect([...host.targets.keys()].sort()).to.deep.equal(good);
+    expect([...host.targets.values()].every((target) => target.portals)).to.equal(true);
+    expect(backend.failures.filter((failure) => failure.includes(bad))).to.have.length(backend.failures.length);
+    expect(backend.failures).to.have.length(1);
+    expect((await backend.probe()).ready).to.equal(true);
+    expect(await codeOf(publish(backend, bad, NODE_1))).to.equal('UNAVAILABLE');
+    host.broken.clear();
+    expect((await backend.reconcile()).failures).to.deep.equal([]);
+    expect(host.targets.size).to.equal(3);
+  });
+
+  it('does not start beside targets of another IQN prefix, and names one and the remedy', async () => {
+    const host = new FakeHost();
+    const first = await host.boot();
+    const { id } = await first.createVolume(request('a'));
+    await publish(first, id, NODE_1);
+    const { iqnPrefix } = host.config;
+    host.config = { ...host.config, iqnPrefix: 'iqn.2026-01.org.example' };
+    host.calls.length = 0;
+    const second = new LvmBackend(host.dependencies());
+    expect(await codeOf(second.reconcile())).to.equal('FAILED_PRECONDITION');
+    expect(host.calls).to.deep.equal([]);
+    expect(await codeOf(second.unpublishVolume(id, NODE_1))).to.equal('UNAVAILABLE');
+    const { ready, reasons } = await second.probe();
+    expect(ready).to.equal(false);
+    expect(reasons.join())
+      .to.contain(`${iqnPrefix}:${id}`)
+      .and.match(/set iqn-prefix back/);
+    host.config = { ...host.config, iqnPrefix };
+    await (await host.boot()).unpublishVolume(id, NODE_1);
+  });
+
+  it('compares the others while an operation on one volume takes its time', async () => {
+    const host = new FakeHost();
+    const proceed = Promise.withResolvers<void>();
+    const zeroing = Promise.withResolvers<void>();
+    const dependencies = host.dependencies();
+    let slow = false;
+    const backend = new LvmBackend({
+      ...dependencies,
+      zeroRange: async (...args) => {
+        if (slow) {
+          zeroing.resolve();
+          await proceed.promise;
+        }
+        await dependencies.zeroRange(...args);
+      },
+    });
+    await backend.reconcile();
+    const ids: string[] = [];
+    for (const name of ['a', 'b', 'c']) {
+      const { id } = await backend.createVolume(request(name));
+      await publish(backend, id, NODE_1);
+      ids.push(id);
+    }
+    const [busy = '', ...others] = ids.sort();
+    slow = true;
+    const expansion = backend.expandVolume(busy, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined);
+    await zeroing.promise;
+    for (const target of host.targets.values()) target.portals = false;
+    host.calls.length = 0;
+    expect((await backend.reconcile()).failures).to.deep.equal([]);
+    expect(host.targets.get(busy)?.portals).to.equal(false);
+    for (const id of others) expect(host.targets.get(id)?.portals).to.equal(true);
+    proceed.resolve();
+    await expansion;
+    await backend.reconcile();
+    expect(host.targets.get(busy)?.portals).to.equal(true);
+  });
+
+  it('finishes an expansion that a crash cut short when everything else has been compared', async () => {
+    const host = new FakeHost();
+    const first = await host.boot();
+    const ids: string[] = [];
+    for (const name of ['a', 'b']) {
+      const { id } = await first.createVolume(request(name));
+      await publish(first, id, NODE_1);
+      ids.push(id);
+    }
+    const [growing = '', other = ''] = ids.sort();
+    host.armCrash(2, 'after');
+    await first.expandVolume(growing, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined).catch(() => undefined);
+    host.calls.length = 0;
+    const second = await host.boot();
+    expect(host.calls).to.not.include('zero');
+    expect(host.gates.get(growing)?.sizeBytes).to.equal(GIB);
+    host.targets.delete(other);
+    host.calls.length = 0;
+    await second.reconcile();
+    expect(host.calls.lastIndexOf('target-hold')).to.be.lessThan(host.calls.indexOf('zero'));
+    expect(host.targets.has(other)).to.equal(true);
+    expect(host.gates.get(growing)?.sizeBytes).to.equal(2 * GIB);
+  });
+
+  it('takes nothing away while the VG is partial', async () => {
+    const host = new FakeHost();
+    const crashing = await host.boot();
+    host.armCrash(1, 'after');
+    await crashing.createVolume(request('unfinished')).catch(() => undefined);
+    for (const lv of host.lvs.values()) lv.createdAt = Date.now() / 1000 - 87_000;
+    const stray = 'volume-00000000-0000-4000-8000-000000000000';
+    host.gates.set(stray, { sizeBytes: GIB, lv: stray, severed: false });
+    host.missingPvs = 1;
+    host.calls.length = 0;
+    await host.boot();
+    expect(host.calls).to.deep.equal(['target-hold']);
+    host.missingPvs = 0;
+    await host.boot();
+    expect(host.gates.size).to.equal(0);
+    expect([...host.lvs.keys()].map(isWipeName)).to.deep.equal([true]);
   });
 
   it('gives the same volume for the same request, and says what differs for another', async () => {
@@ -169,12 +330,14 @@ describe('volumes over a fake host', () => {
     for (const [ageS, left] of [
       [86_000, 'volume-'],
       [87_000, '_wipe-'],
+      // Its age is not known.
+      [undefined, 'volume-'],
     ] as const) {
       const host = new FakeHost();
       const crashing = await host.boot();
       host.armCrash(1, 'after');
       await crashing.createVolume(request('a')).catch(() => undefined);
-      for (const lv of host.lvs.values()) lv.createdAt -= ageS;
+      for (const lv of host.lvs.values()) lv.createdAt = ageS === undefined ? undefined : Date.now() / 1000 - ageS;
       const backend = await host.boot();
       expect([...host.lvs.keys()].map((name) => name.slice(0, left.length))).to.deep.equal([left]);
       await backend.createVolume(request('a'));
@@ -212,6 +375,20 @@ describe('volumes over a fake host', () => {
     expect(host.targets.size + host.gates.size).to.equal(0);
   });
 
+  it('takes initiator names that differ only in case for one', async () => {
+    const host = new FakeHost();
+    const backend = await host.boot();
+    const [a, b] = [await backend.createVolume(request('a')), await backend.createVolume(request('b'))];
+    const shouting = NODE_1.replace(':one', ':ONE');
+    const { nonce } = await publish(backend, a.id, shouting);
+    expect(host.targets.get(a.id)?.acls[0]?.initiatorIqn).to.equal('iqn.1993-08.org.debian:01:one');
+    expect((await backend.getVolume(a.id))?.attachments[0]?.nodeId).to.equal(shouting);
+    expect((await publish(backend, a.id, NODE_1)).nonce).to.equal(nonce);
+    expect(await codeOf(publish(backend, b.id, NODE_1.replace('node-1', 'clone')))).to.equal('FAILED_PRECONDITION');
+    await backend.unpublishVolume(a.id, NODE_1);
+    expect((await backend.getVolume(a.id))?.attachments).to.deep.equal([]);
+  });
+
   it('refuses two node names with one initiator, also when both are published at once', async () => {
     const backend = await new FakeHost().boot();
     const a = await backend.createVolume(request('a'));
@@ -246,6 +423,134 @@ describe('volumes over a fake host', () => {
     expect(host.calls).to.deep.equal(['target-revoke', 'lv-tags']);
     await backend.unpublishVolume(id, '');
     expect(host.targets.size + host.gates.size).to.equal(0);
+  });
+
+  describe('the mode of CHAP', () => {
+    const files = new BlockingFiles();
+    const folder = mkdtempSync(path.join(tmpdir(), 'chap-mode-'));
+    after(async () => {
+      await files.close();
+      rmSync(folder, { recursive: true });
+    });
+
+    async function bootWith(host: FakeHost, chap: 'on' | 'mutual' | 'off'): Promise<LvmBackend> {
+      host.config = { ...host.config, chap };
+      const file = path.join(folder, 'chap.key');
+      host.chapKeys =
+        chap === 'off'
+          ? await ChapKeys.loadIfPresent(files, file)
+          : await ChapKeys.load(files, file, chap === 'mutual');
+      return await host.boot();
+    }
+
+    for (const [before, now] of [
+      ['on', 'off'],
+      ['mutual', 'on'],
+      ['on', 'mutual'],
+      ['off', 'on'],
+    ] as const) {
+      it(`of an attachment stays when the controller's goes from ${before} to ${now}, also after a reboot`, async () => {
+        const host = new FakeHost();
+        const first = await bootWith(host, before);
+        const { id } = await first.createVolume(request('a'));
+        const context = await publish(first, id, NODE_1);
+        const acls = host.targets.get(id)?.acls;
+        const second = await bootWith(host, now);
+        expect(host.targets.get(id)?.acls).to.deep.equal(acls);
+        host.targets.clear();
+        host.gates.clear();
+        await second.reconcile();
+        expect(host.targets.get(id)?.acls).to.deep.equal(acls);
+        expect(await publish(second, id, NODE_1)).to.deep.equal(context);
+        await second.unpublishVolume(id, NODE_1);
+        expect((await publish(second, id, NODE_1)).authentication).to.equal(now === 'off' ? 'none' : 'derived');
+      });
+    }
+
+    it('is one for all nodes of a volume; another is refused before anything is written', async () => {
+      const host = new FakeHost();
+      const first = await bootWith(host, 'off');
+      const { id } = await first.createVolume(request('a', { capabilities: [RWX] }));
+      await publish(first, id, NODE_1, RWX);
+      const second = await bootWith(host, 'on');
+      host.calls.length = 0;
+      const refusal = await publish(second, id, NODE_2, RWX).catch((error: unknown) => error);
+      expect(refusal).to.be.instanceOf(DriverError).with.property('code', 'FAILED_PRECONDITION');
+      expect((refusal as Error).message).to.match(/with CHAP.*node-1/);
+      expect(host.calls).to.deep.equal([]);
+    });
+  });
+
+  describe('a fence that does not end in time', () => {
+    const late = new TargetTimeoutError('the disk is slow');
+
+    it('is not undone by a comparison, which goes on with it', async () => {
+      const host = new FakeHost();
+      const backend = await host.boot();
+      const { id } = await backend.createVolume(request('a'));
+      await publish(backend, id, NODE_1);
+      for (const step of ['target-disable', 'target-remove', 'lv-tags']) {
+        host.failures.set(step, step === 'lv-tags' ? new LvmError('other', 'refused') : late);
+        expect(await codeOf(backend.unpublishVolume(id, NODE_1)), step).to.not.equal('OK');
+        host.calls.length = 0;
+        const { failures } = await backend.reconcile();
+        expect(failures, step).to.have.length(1);
+        expect(host.calls, step).to.not.include.members(['target-ensure']).and.not.include.members(['gate-ensure']);
+        expect((await backend.getVolume(id))?.attachments, step).to.have.length(1);
+        host.failures.clear();
+      }
+      await backend.reconcile();
+      expect(host.targets.size + host.gates.size).to.equal(0);
+      expect((await backend.getVolume(id))?.attachments).to.deep.equal([]);
+    });
+
+    it('is completed by a publish first: to the same node with a new nonce', async () => {
+      for (const node of [NODE_1, NODE_2]) {
+        const host = new FakeHost();
+        const backend = await host.boot();
+        const { id } = await backend.createVolume(request('a'));
+        const { nonce } = await publish(backend, id, NODE_1);
+        host.failures.set('target-remove', late);
+        expect(await codeOf(backend.unpublishVolume(id, NODE_1))).to.equal('ABORTED');
+        expect(await codeOf(publish(backend, id, node))).to.equal('ABORTED');
+        host.failures.clear();
+        expect((await publish(backend, id, node)).nonce).to.not.equal(nonce);
+        expect(host.gates.get(id)?.severed).to.equal(false);
+        expect((await backend.getVolume(id))?.attachments.map(({ nodeId }) => nodeId)).to.deep.equal([node]);
+      }
+    });
+
+    it('of one node of several lets nobody in again, and leaves the others', async () => {
+      const host = new FakeHost();
+      const backend = await host.boot();
+      const { id } = await backend.createVolume(request('a', { capabilities: [RWX] }));
+      await publish(backend, id, NODE_1, RWX);
+      await publish(backend, id, NODE_2, RWX);
+      host.failures.set('target-revoke', late);
+      expect(await codeOf(backend.unpublishVolume(id, NODE_1))).to.equal('ABORTED');
+      host.calls.length = 0;
+      await backend.reconcile();
+      expect(host.calls).to.deep.equal(['target-revoke', 'target-hold']);
+      host.failures.clear();
+      await backend.reconcile();
+      expect(host.targets.get(id)?.acls).to.have.length(1);
+      expect((await backend.getVolume(id))?.attachments.map(({ nodeId }) => nodeId)).to.deep.equal([NODE_2]);
+    });
+
+    it('and that a crash cut short is completed before the export is built again', async () => {
+      const host = new FakeHost();
+      const backend = await host.boot();
+      const { id } = await backend.createVolume(request('a'));
+      const { nonce } = await publish(backend, id, NODE_1);
+      host.failures.set('target-remove', late);
+      expect(await codeOf(backend.unpublishVolume(id, NODE_1))).to.equal('ABORTED');
+      host.failures.clear();
+      expect(host.gates.get(id)?.severed).to.equal(true);
+      const next = await host.boot();
+      expect(host.gates.get(id)?.severed).to.equal(false);
+      expect(host.targets.get(id)?.enabled).to.equal(true);
+      expect((await publish(next, id, NODE_1)).nonce).to.equal(nonce);
+    });
   });
 
   it('zeroes what an expansion adds before the gate shows it', async () => {

@@ -168,6 +168,21 @@ describe('targets', () => {
     expect(lio.changes.at(-1)).to.equal(`write ${TPG}/attrib/authentication 0`);
   });
 
+  it('without CHAP let the others in again when a fence is not through, whichever step it was', async () => {
+    const open = { auth: { kind: 'none' } } as const;
+    for (const step of [/^write .*cmdsn_depth/, /^unlink .*acls/, /^rmdir .*acls\/[^/]+$/]) {
+      lio = new FakeLio();
+      targets = fresh();
+      await targets.ensure(spec({ acls: [acl(NODE, open), acl(OTHER, open)] }));
+      lio.sessions.add(OTHER);
+      lio.intercept = (change) => {
+        if (step.test(change)) throw new FileTimeoutError('batch', change, 50);
+      };
+      expect(await errorOf(targets.revoke(IQN, OTHER, { timeoutMs: 50 }))).to.be.instanceOf(TargetTimeoutError);
+      expect(lio.text(`${TPG}/attrib/authentication`), String(step)).to.equal('0\n');
+    }
+  });
+
   it('keep credentials that are not known, and give none', async () => {
     await targets.ensure(spec());
     lio.changes.length = 0;
@@ -229,6 +244,29 @@ describe('targets', () => {
       expect(await errorOf(targets.ensure(spec({ targetIqn: iqn })))).to.have.property('reason', 'foreign');
     }
     expect(lio.changes).to.deep.equal([]);
+  });
+
+  it('of another prefix that export our backstores are found', async () => {
+    await targets.ensure(spec());
+    const other = new LioTargets({
+      files: lio.files(),
+      commands: noCommands,
+      configfsRoot: lio.root,
+      iqnPrefix: 'iqn.2026-01.org.example',
+      portals: [],
+      owner: 'cinder_volumes',
+    });
+    expect(await other.list()).to.deep.equal([
+      {
+        ...(await targets.list())[0],
+        targetIqn: `iqn.2026-01.org.example:${VOLUME}`,
+        enabled: false,
+        portals: [],
+        aclInitiators: [],
+      },
+    ]);
+    expect(await other.listForeign()).to.deep.equal([{ targetIqn: IQN, volumeId: VOLUME }]);
+    expect(await targets.listForeign()).to.deep.equal([]);
   });
 
   it('are listed, also what is left of them', async () => {
