@@ -56,7 +56,8 @@ export async function listForeignTargets(
   const [iqns] = await fs.ask(folder(layout.iscsi));
   const found: { targetIqn: string; volumeId: string }[] = [];
   await forEach(
-    iqns.filter((name) => !layout.isOurPrefix(name)),
+    // The folder holds attributes of the fabric too (cpus_allowed_list): a target's name begins as RFC 7143 section 4.2.7 says.
+    iqns.filter((name) => /^(iqn|eui|naa)\./.test(name) && !layout.isOurPrefix(name)),
     async (targetIqn) => {
       const luns = (await readTarget(fs, layout.target(targetIqn)))?.luns ?? [];
       // "iblock_N/volume-…": other tools name their backstores otherwise.
