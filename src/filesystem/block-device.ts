@@ -44,6 +44,14 @@ export class BlockDevices {
     return [...new Set(lists.flat())].sort();
   }
 
+  /** Type of the file system that the kernel has mounted from it, in whichever mount namespace; undefined when none is. */
+  async mountedType(name: string): Promise<string | undefined> {
+    for (const fsType of ['ext4', 'xfs']) {
+      if ((await this.#files.stat(`${this.#sys}/fs/${fsType}/${name}`)) !== undefined) return fsType;
+    }
+    return undefined;
+  }
+
   /**
    * Makes the kernel fail every further I/O of a SCSI disk at once, so that what is dirty in the page cache can never
    * reach it: the periodic writeback and the journal's commits go on until the disk is gone, which takes a logout.

@@ -53,6 +53,8 @@ export const DEADLINES = {
   /** Of a mount whose device is gone, before the lazy one. */
   deadUnmount: 30_000,
   logout: 60_000,
+  /** From an unmount to the moment when the kernel has let go of the disk. */
+  release: 3_000,
   statfs: 10_000,
 } as const;
 

@@ -29,8 +29,17 @@ const ISCSI_CODES: Readonly<Record<IscsiErrorKind, ErrorCode>> = {
   other: 'INTERNAL',
 };
 
-/** `problem`: what could not be done, e.g. "volume X could not be staged". A DriverError stays as it is. */
-export function toDriverError(error: unknown, problem: string): unknown {
+/**
+ * `problem`: what could not be done, e.g. "volume X could not be staged". A DriverError stays as it is.
+ * `mayLeaveState`: of a call that makes something. A failure that nobody has given a meaning is then UNAVAILABLE: kubelet
+ * takes INTERNAL for "nothing was done", and forgets to undo it.
+ */
+export function toDriverError(
+  error: unknown,
+  problem: string,
+  options: { readonly mayLeaveState: boolean } = { mayLeaveState: false },
+): unknown {
+  const unexpected: ErrorCode = options.mayLeaveState ? 'UNAVAILABLE' : 'INTERNAL';
   if (error instanceof DriverError) return error;
   const cause = { cause: error };
   if (error instanceof FileSystemError) {
@@ -52,20 +61,24 @@ export function toDriverError(error: unknown, problem: string): unknown {
     return new DriverError('UNAVAILABLE', { problem, found: error.message, action: hint }, cause);
   }
   if (error instanceof CommandError) {
-    return new DriverError('INTERNAL', { problem, found: error.shortMessage, ...action(SEE_LOG) }, cause);
+    return new DriverError(unexpected, { problem, found: error.shortMessage, ...action(SEE_LOG) }, cause);
   }
   if (error instanceof Error && 'code' in error && 'syscall' in error) {
-    return new DriverError('INTERNAL', { problem, found: error.message, ...action(SEE_LOG) }, cause);
+    return new DriverError(unexpected, { problem, found: error.message, ...action(SEE_LOG) }, cause);
   }
   return error;
 }
 
 /** Runs the action; its errors say what could not be done. */
-export async function explained<T>(problem: string, action: () => Promise<T>): Promise<T> {
+export async function explained<T>(
+  problem: string,
+  action: () => Promise<T>,
+  options?: { readonly mayLeaveState: boolean },
+): Promise<T> {
   try {
     return await action();
   } catch (error) {
-    throw toDriverError(error, problem);
+    throw toDriverError(error, problem, options);
   }
 }
 

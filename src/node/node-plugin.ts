@@ -60,7 +60,8 @@ export class NodePlugin implements NodeOperations {
   async stage(request: StageRequest): Promise<void> {
     checkAbsolute('staging path', request.stagingPath);
     await this.#recovery;
-    await explained(`volume ${request.volumeId} could not be staged`, () => stageVolume(this.#env, request));
+    const problem = `volume ${request.volumeId} could not be staged`;
+    await explained(problem, () => stageVolume(this.#env, request), { mayLeaveState: true });
   }
 
   async unstage(volumeId: string, stagingPath: string): Promise<void> {
@@ -74,7 +75,7 @@ export class NodePlugin implements NodeOperations {
     checkAbsolute('target path', request.targetPath);
     await this.#recovery;
     const problem = `volume ${request.volumeId} could not be published at ${request.targetPath}`;
-    await explained(problem, () => publishVolume(this.#env, request));
+    await explained(problem, () => publishVolume(this.#env, request), { mayLeaveState: true });
   }
 
   async unpublish(volumeId: string, targetPath: string): Promise<void> {

@@ -32,7 +32,7 @@ export async function publishVolume(env: NodeEnvironment, request: NodePublishRe
   }
   if (known === undefined && capability.mode === 'SINGLE_NODE_SINGLE_WRITER')
     await checkOnlyTarget(env, record, target);
-  const undo = new Undo();
+  const undo = new Undo(`volume ${volumeId} could not be published at ${target}`);
   const publishing: Publishing = {
     volumeId,
     target,
@@ -45,15 +45,14 @@ export async function publishVolume(env: NodeEnvironment, request: NodePublishRe
   const disk = record.access === 'block' ? await blockDisk(env, publishing, request.readonly) : undefined;
   try {
     if (known === undefined) {
-      undo.push('target in the node state record', () => env.records.save(record));
+      undo.pushMemory('target in the node state record', () => env.records.save(record));
       const targets = [...record.targets, { path: target, readOnly: request.readonly }];
       await env.records.save({ ...record, targets });
     }
     if (disk === undefined) await publishMount(env, publishing, known !== undefined);
     else await publishBlock(env, publishing, disk);
   } catch (error) {
-    await undo.run(error);
-    throw error;
+    return await undo.run(error);
   }
 }
 
@@ -200,7 +199,10 @@ async function makeFolder(env: NodeEnvironment, { volumeId, target, undo }: Publ
   const stat = await env.files.lstat(path);
   if (stat?.kind === 'directory') return;
   if (stat !== undefined) throw wrongTarget(volumeId, target, stat.kind, 'folder');
-  undo.push('target folder', () => env.files.rmdir(path));
+  undo.push('target folder', async () => {
+    await assertUnmounted(env, target);
+    await env.files.rmdir(path);
+  });
   await step('publish-target-folder', () => env.files.mkdir(path, { recursive: true, mode: 0o750 }));
 }
 
@@ -209,7 +211,10 @@ async function makeFile(env: NodeEnvironment, { volumeId, target, undo }: Publis
   const stat = await env.files.lstat(path);
   if (stat?.kind === 'file' && stat.sizeBytes === 0) return;
   if (stat !== undefined) throw wrongTarget(volumeId, target, stat.kind, 'empty file');
-  undo.push('target file', () => env.files.unlink(path));
+  undo.push('target file', async () => {
+    await assertUnmounted(env, target);
+    await env.files.unlink(path);
+  });
   await step('publish-target-file', async () => {
     try {
       await env.files.createExclusive(path, { mode: 0o640 });
@@ -235,6 +240,15 @@ function notAsAsked(volumeId: string, target: string, mount: MountEntry | undefi
     found: mount === undefined ? 'no mount' : `${describeMount(mount)} with options ${mount.options.join(',')}`,
     action: 'the call is retried; see dmesg on this node',
   });
+}
+
+/**
+ * The kernel keeps a mount point from removal only where the process that removes it sees the mount: from a namespace of
+ * its own it would take the host's mount away with it (vfs_rmdir, detach_mounts).
+ */
+async function assertUnmounted(env: NodeEnvironment, target: string): Promise<void> {
+  const mount = await env.mounts.at(target);
+  if (mount !== undefined) throw new DriverError('ABORTED', `${describeMount(mount)} is still mounted`);
 }
 
 async function unmountTarget(env: NodeEnvironment, volumeId: string, target: string): Promise<void> {

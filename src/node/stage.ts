@@ -15,6 +15,7 @@ import { step } from '../system/step.ts';
 import { isReaderOnly, type VolumeCapability } from '../volumes/model.ts';
 import { verifiedDisk } from './device.ts';
 import { DEADLINES, type NodeEnvironment } from './environment.ts';
+import { assertNotHeld, isMounted } from './exclusive.ts';
 import { checkMountFlags } from './mount-options.ts';
 import type { StageRequest } from './operations.ts';
 import { StillRunningError } from './outstanding.ts';
@@ -31,11 +32,11 @@ export async function stageVolume(env: NodeEnvironment, request: StageRequest): 
   const stagingPath = await env.resolve(request.stagingPath);
   const { record: usable, sessions } = await currentState(env, request, stagingPath);
   if (usable !== undefined) await checkCompatible(env, usable, request, stagingPath);
-  const undo = new Undo();
+  const undo = new Undo(`volume ${volumeId} could not be staged`);
   try {
     const record = usable ?? newRecord(request, stagingPath, await env.bootId());
     // The last thing to be taken back; as all of an unfinished try is, also of an earlier one: nobody may come to unstage.
-    if (!isStaged(record)) undo.push('node state record', () => env.records.remove(volumeId));
+    if (!isStaged(record)) undo.pushMemory('node state record', () => env.records.remove(volumeId));
     // From here on a session to this target is explained.
     if (usable === undefined) await env.records.save(record);
     const { session, isFresh } = await openSession(env, request, record, sessions, undo);
@@ -55,8 +56,7 @@ export async function stageVolume(env: NodeEnvironment, request: StageRequest): 
     const staged: NodeRecord = { ...record, stagingPath, phase: 'staged', device };
     if (JSON.stringify(staged) !== JSON.stringify(record)) await env.records.save(staged);
   } catch (error) {
-    await undo.run(error);
-    throw error;
+    return await undo.run(error);
   }
 }
 
@@ -105,11 +105,26 @@ async function currentState(
 ): Promise<{ record: NodeRecord | undefined; sessions: readonly IscsiSession[] }> {
   const record = await env.records.load(volumeId);
   const sessions = await sessionsOf(env, volumeId);
-  const reason =
-    staleReason(record, sessions, context, await env.bootId()) ?? otherAttempt(record, capability, stagingPath);
+  const staleness = staleReason(record, sessions, context, await env.bootId());
+  const reason = staleness ?? otherAttempt(record, capability, stagingPath);
+  const isOwnAttempt = staleness === undefined;
   if (reason === undefined) return { record, sessions };
+  if (isOwnAttempt) await assertNothingRuns(env, volumeId, sessions);
   await clearStale(env, { volumeId, record, sessions, reason, stagingPath });
   return { record: undefined, sessions: [] };
+}
+
+/** A check or a mount of the earlier try may have outlived it. */
+async function assertNothingRuns(
+  env: NodeEnvironment,
+  volumeId: string,
+  sessions: readonly IscsiSession[],
+): Promise<void> {
+  for (const session of sessions) {
+    for (const disk of await env.initiator.disks(session)) {
+      if (!(await isMounted(env, disk))) await assertNotHeld(env, volumeId, disk);
+    }
+  }
 }
 
 /** An unfinished try at something else: nothing was handed out, so it need not be unstaged first. */
@@ -209,6 +224,9 @@ async function undoSession(env: NodeEnvironment, volumeId: string, record: NodeR
   const { targetIqn } = record;
   const made = await sessionsOf(env, volumeId);
   for (const session of made) {
+    for (const disk of await env.initiator.disks(session)) {
+      await assertNotHeld(env, volumeId, disk, { patienceMs: DEADLINES.release });
+    }
     await env.outstanding.run(volumeId, `logging out of ${targetIqn}`, DEADLINES.logout, () =>
       step('stage-undo-logout', () => env.initiator.logout(targetIqn, portalOf(session, record))),
     );

@@ -10,6 +10,7 @@ import { step } from '../system/step.ts';
 import type { FsType } from '../volumes/model.ts';
 import { describeMount, isDeadMount } from './device.ts';
 import { DEADLINES, type NodeEnvironment } from './environment.ts';
+import { assertNotHeld, isMounted } from './exclusive.ts';
 import { stagingOptions } from './mount-options.ts';
 import type { StageRequest } from './operations.ts';
 import type { RecordedDevice } from './records.ts';
@@ -35,9 +36,12 @@ export async function mountStaging(env: NodeEnvironment, spec: StagingMount): Pr
   let mayBeSmaller = true;
   if (existing === undefined) {
     await checkFolder(env, stagingPath);
+    // At a target, still: the new mount shares its superblock, and a repair beneath it would be damage.
+    const isAlive = await isMounted(env, device);
+    if (!isAlive) await assertNotHeld(env, volumeId, device);
     const size = await checkContent(env, volumeId, fsType, device);
     mayBeSmaller = isSmallerThanDevice(size, fsType, device.sizeBytes);
-    if (fsType === 'ext4' && !device.readOnly) await repair(env, volumeId, device);
+    if (fsType === 'ext4' && !device.readOnly && !isAlive) await repair(env, volumeId, device);
     await mountDisk(env, spec, fsType);
   } else if (before !== undefined && device.sizeBytes <= before.sizeBytes) {
     mayBeSmaller = false;

@@ -15,6 +15,7 @@ import { log } from '../system/context.ts';
 import { step } from '../system/step.ts';
 import { describeMount, isDeadMount } from './device.ts';
 import { DEADLINES, type NodeEnvironment } from './environment.ts';
+import { assertNotHeld } from './exclusive.ts';
 import type { NodeRecord } from './records.ts';
 import { portalOf, reachOf, sessionDown, sessionsOf } from './sessions.ts';
 import { assertNoSession, deleteIscsiRecord, detachMounts, discardRevoked } from './stale.ts';
@@ -43,6 +44,11 @@ export async function unstageVolume(env: NodeEnvironment, volumeId: string, path
   await checkUnused(env, unstaging, [...disks.values()].flat(), lost.length > 0);
 
   if (working.length > 0) await flushAndUnmount(env, unstaging, [...disks.values()].flat());
+  for (const disk of working.flatMap((session) => disks.get(session) ?? [])) {
+    // Its removal would break what still writes: a repair or a journal's replay that outlived the call that began it, or
+    // the file system itself, alive in another mount namespace.
+    await assertNotHeld(env, volumeId, disk, { patienceMs: DEADLINES.release });
+  }
   for (const session of working) await detachSession(env, unstaging, session, disks.get(session) ?? []);
   if (lost.length > 0) await discardRevoked(env, { volumeId, record, sessions: lost });
   await detachLeftover(env, unstaging, sessions.length === 0);

@@ -63,6 +63,10 @@ export class BlockingFiles implements Files {
     await this.#call({ operation: 'createExclusive', path, mode: options?.mode ?? DEFAULT_MODE }, options);
   }
 
+  async openExclusively(path: string, options?: FileOptions): Promise<void> {
+    await this.#call({ operation: 'openExclusively', path }, options);
+  }
+
   async mkdir(path: string, options?: WriteOptions & { readonly recursive?: boolean }): Promise<void> {
     const recursive = options?.recursive ?? false;
     await this.#call({ operation: 'mkdir', path, mode: options?.mode, recursive }, options);

@@ -10,6 +10,7 @@ export type FileRequest =
   | { readonly operation: 'writeAttribute'; readonly path: string; readonly text: string }
   | { readonly operation: 'writeDurably'; readonly path: string; readonly text: string; readonly mode: number }
   | { readonly operation: 'createExclusive'; readonly path: string; readonly mode: number }
+  | { readonly operation: 'openExclusively'; readonly path: string }
   | {
       readonly operation: 'mkdir';
       readonly path: string;

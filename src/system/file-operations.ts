@@ -24,6 +24,12 @@ export async function performFileOperation(request: FileRequest, check: CheckCan
       await file.close();
       return undefined;
     }
+    case 'openExclusively': {
+      // Without O_CREAT it concerns block devices alone: open(2), O_EXCL.
+      const file = await fs.open(request.path, constants.O_RDONLY | constants.O_EXCL);
+      await file.close();
+      return undefined;
+    }
     case 'mkdir': {
       const mode = request.mode === undefined ? {} : { mode: request.mode };
       await fs.mkdir(request.path, { ...mode, recursive: request.recursive });

@@ -70,6 +70,11 @@ export interface Files {
   writeDurably(path: string, text: string, options?: WriteOptions): Promise<void>;
   /** Creates the file with O_EXCL, empty. Throws EEXIST. */
   createExclusive(path: string, options?: WriteOptions): Promise<void>;
+  /**
+   * Opens a block device O_EXCL for reading, and closes it at once. Throws EBUSY while anybody has it exclusively, in
+   * whichever namespace: a mounted file system, one that is being mounted, a check or repair, device-mapper.
+   */
+  openExclusively(path: string, options?: FileOptions): Promise<void>;
   mkdir(path: string, options?: WriteOptions & { readonly recursive?: boolean }): Promise<void>;
   rmdir(path: string, options?: FileOptions): Promise<void>;
   unlink(path: string, options?: FileOptions): Promise<void>;

@@ -193,7 +193,7 @@ describe('crashes and earlier lives: real mounts on loop devices, FAKE initiator
       bench.files.writeAttribute = () =>
         Promise.reject(Object.assign(new Error('EIO: fake'), { code: 'EIO', syscall: 'write' }));
       bench.initiator.calls.length = 0;
-      await failure(volume.stage(), 'INTERNAL', /EIO/);
+      await failure(volume.stage(), 'UNAVAILABLE', /EIO/);
       bench.files.writeAttribute = writeAttribute;
       expect(bench.initiator.calls).to.deep.equal([]);
       await volume.stage();

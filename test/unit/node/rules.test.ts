@@ -3,6 +3,7 @@ import { DriverError } from '../../../src/errors.ts';
 import { FileSystemError } from '../../../src/filesystem/errors.ts';
 import { IscsiError } from '../../../src/iscsi/initiator/errors.ts';
 import type { IscsiSession } from '../../../src/iscsi/initiator/types.ts';
+import { DiskHeldError } from '../../../src/node/exclusive.ts';
 import { toDriverError } from '../../../src/node/explain.ts';
 import { stagingOptions } from '../../../src/node/mount-options.ts';
 import { Outstanding, StillRunningError } from '../../../src/node/outstanding.ts';
@@ -10,6 +11,7 @@ import type { NodeRecord } from '../../../src/node/records.ts';
 import { isTargetOf } from '../../../src/node/sessions.ts';
 import { staleReason } from '../../../src/node/stale.ts';
 import { Undo } from '../../../src/node/undo.ts';
+import { CommandError } from '../../../src/system/commands.ts';
 import { FileTimeoutError } from '../../../src/system/files.ts';
 import type { PublishContext } from '../../../src/volumes/publish-context.ts';
 
@@ -81,15 +83,20 @@ describe('rules of the node plugin', () => {
   });
 
   it('errors of adapters get a code and words; others stay what they are', () => {
-    const code = (error: unknown): string | undefined => {
-      const result = toDriverError(error, 'volume x could not be staged');
+    const code = (error: unknown, mayLeaveState = false): string | undefined => {
+      const result = toDriverError(error, 'volume x could not be staged', { mayLeaveState });
       return result instanceof DriverError ? result.code : undefined;
     };
     expect(code(new FileSystemError('io', 'x'))).to.equal('UNAVAILABLE');
     expect(code(new FileSystemError('busy', 'x'))).to.equal('FAILED_PRECONDITION');
     expect(code(new IscsiError('lock-busy', 'x'))).to.equal('ABORTED');
     expect(code(new FileTimeoutError('statfs', '/x', 10))).to.equal('UNAVAILABLE');
-    expect(code(Object.assign(new Error('EIO: read'), { code: 'EIO', syscall: 'read' }))).to.equal('INTERNAL');
+    const system = Object.assign(new Error('EIO: read'), { code: 'EIO', syscall: 'read' });
+    const command = new CommandError({ command: 'x', shortMessage: 'x failed', durationMs: 1 });
+    for (const error of [system, command]) {
+      expect(code(error)).to.equal('INTERNAL');
+      expect(code(error, true)).to.equal('UNAVAILABLE');
+    }
     const original = new DriverError('NOT_FOUND', 'x');
     expect(toDriverError(original, 'y')).to.equal(original);
     const bug = new TypeError('x is not a function');
@@ -117,20 +124,40 @@ describe('rules of the node plugin', () => {
     outstanding.assertIdle('v');
   });
 
-  it('undo: in reverse, stops at the first failure, and not at all while a step still runs', async () => {
+  describe('undo', () => {
     const done: string[] = [];
-    const undo = new Undo();
-    const push = (name: string, fails = false): void =>
-      undo.push(name, async () => {
+    const make = (...failing: string[]): Undo => {
+      done.length = 0;
+      const undo = new Undo('volume x could not be staged');
+      const action = (name: string) => async () => {
         done.push(name);
-        if (fails) throw new Error(name);
-      });
-    push('record');
-    push('session', true);
-    push('mount');
-    await undo.run(new StillRunningError('x', 1));
-    expect(done).to.deep.equal([]);
-    await undo.run(new Error('x'));
-    expect(done).to.deep.equal(['mount', 'session']);
+        if (failing.includes(name)) throw new FileSystemError('busy', `${name} is in use`);
+      };
+      undo.pushMemory('record', action('record'));
+      for (const name of ['session', 'mount']) undo.push(name, action(name));
+      return undo;
+    };
+    const answer = async (undo: Undo, error: Error): Promise<unknown> =>
+      await undo.run(error).catch((caught: unknown) => caught);
+
+    it('in reverse; nothing is left: the error itself is the answer', async () => {
+      const error = new DriverError('FAILED_PRECONDITION', 'own words');
+      expect(await answer(make(), error)).to.equal(error);
+      expect(done).to.deep.equal(['mount', 'session', 'record']);
+    });
+
+    it('goes on after a failure, keeps the memory, and answers a code after which kubelet comes back', async () => {
+      const error = await answer(make('mount'), new DriverError('FAILED_PRECONDITION', 'own words'));
+      expect(done).to.deep.equal(['mount', 'session']);
+      expect(error).to.be.instanceOf(DriverError).and.deep.include({ code: 'ABORTED' });
+      expect((error as Error).message).to.match(/own words.*not taken back: mount \(.*mount is in use/);
+    });
+
+    it('nothing while a step still runs, or while somebody has the disk', async () => {
+      for (const error of [new StillRunningError('x', 1), new DiskHeldError('v', 'sda', 'e2fsck')]) {
+        expect(await answer(make(), error)).to.equal(error);
+        expect(done).to.deep.equal([]);
+      }
+    });
   });
 });

@@ -1,9 +1,9 @@
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { IscsiError } from '../../../src/iscsi/initiator/errors.ts';
 import { skip } from '../../support/skip.ts';
 import { hasProgram } from '../filesystem/support/direct-commands.ts';
-import { noLoopsReason, run } from '../filesystem/support/loop-devices.ts';
+import { MountNamespace, noLoopsReason, run } from '../filesystem/support/loop-devices.ts';
 import { type BenchVolume, failure, MIB, NodeBench } from './support/node-bench.ts';
 
 describe('stage and unstage: real mounts on loop devices, FAKE initiator', () => {
@@ -183,10 +183,98 @@ describe('stage and unstage: real mounts on loop devices, FAKE initiator', () =>
     it('mounted elsewhere by somebody else', async () => {
       const volume = bench.ext4();
       volume.sh(`mkdir '${volume.targetPath('x')}' && mount ${volume.loop.path} '${volume.targetPath('x')}'`);
-      await failure(volume.stage(), 'FAILED_PRECONDITION', /mounted already.*target/);
+      const programs = bench.commands.requests.length;
+      await failure(volume.stage(), 'ABORTED', /mounted already.*target/);
+      expect(bench.commands.programs.slice(programs)).to.deep.equal([]);
+      // It is not logged out under somebody's mount.
+      expect(volume.session.state).to.equal('LOGGED_IN');
       volume.sh(`umount '${volume.targetPath('x')}'; rmdir '${volume.targetPath('x')}'`);
+      await volume.stage();
+      await volume.unstage();
       volume.expectNothingLeft();
     });
+  });
+
+  describe('somebody has the disk exclusively: a check or mount of an earlier call that still runs', () => {
+    const hold = (volume: BenchVolume): (() => void) => {
+      const fd = openSync(volume.loop.path, constants.O_RDONLY | constants.O_EXCL);
+      return () => closeSync(fd);
+    };
+    const words = /held exclusively.*e2fsck.*still runs/;
+
+    it('no second check, no mount, no logout; the retry goes on', async () => {
+      const volume = bench.ext4();
+      run('debugfs', '-w', '-R', 'feature needs_recovery', volume.loop.path);
+      const release = hold(volume);
+      const programs = bench.commands.requests.length;
+      for (const attempt of [1, 2]) {
+        await failure(volume.stage(), 'ABORTED', words);
+        expect(bench.commands.programs.slice(programs), `attempt ${attempt}`).to.deep.equal([]);
+        expect(volume.session.state).to.equal('LOGGED_IN');
+      }
+      await failure(volume.stage({ capability: volume.capability('SINGLE_NODE_READER_ONLY') }), 'ABORTED', words);
+      expect(volume.session.state).to.equal('LOGGED_IN');
+      release();
+      await volume.stage();
+      await volume.unstage();
+      volume.expectNothingLeft();
+    });
+
+    it('a failure of another kind does not log out under it', async () => {
+      const volume = bench.ext4();
+      const release = hold(volume);
+      volume.target.serial = undefined;
+      await failure(volume.stage(), 'ABORTED', /0x80.*held exclusively/);
+      expect(volume.session.state).to.equal('LOGGED_IN');
+      expect(volume.record).to.deep.include({ phase: 'attaching' });
+      release();
+      volume.target.serial = volume.serial;
+      await volume.unstage();
+      volume.expectNothingLeft();
+    });
+
+    it('unstage neither removes the disk nor logs out', async () => {
+      const volume = bench.raw();
+      await volume.stage();
+      const release = hold(volume);
+      bench.initiator.calls.length = 0;
+      await failure(volume.unstage(), 'ABORTED', words);
+      expect(bench.initiator.calls).to.deep.equal([]);
+      release();
+      await volume.unstage();
+      volume.expectNothingLeft();
+    });
+
+    it('unstage: the file system lives on in another mount namespace', async () => {
+      const volume = bench.ext4();
+      await volume.stage();
+      const other = await MountNamespace.create();
+      other.run('mount', '-t', 'ext4', volume.loop.path, bench.folder);
+      const sysfs = `${bench.folder}/sys/fs/ext4/${volume.loop.name}`;
+      mkdirSync(sysfs, { recursive: true });
+      bench.initiator.calls.length = 0;
+      await failure(volume.unstage(), 'ABORTED', /ext4 is mounted.*another mount namespace/);
+      expect(volume.mounts).to.deep.equal([]);
+      expect(bench.initiator.calls).to.deep.equal([]);
+      await other.close();
+      rmSync(sysfs, { recursive: true });
+      await volume.unstage();
+      volume.expectNothingLeft();
+    });
+  });
+
+  it('the staging mount has gone while a target stays: mounted anew, without a repair', async () => {
+    const volume = bench.ext4();
+    await volume.stage();
+    await volume.publish();
+    volume.sh(`umount '${volume.stagingPath}'`);
+    const programs = bench.commands.requests.length;
+    await volume.stage();
+    expect(bench.commands.programs.slice(programs)).to.deep.equal(['blkid', 'mount']);
+    expect(volume.mounts).to.have.length(2);
+    await volume.unpublish();
+    await volume.unstage();
+    volume.expectNothingLeft();
   });
 
   it('a staging path with something else on it is refused with what was found', async () => {
@@ -208,6 +296,17 @@ describe('stage and unstage: real mounts on loop devices, FAKE initiator', () =>
     const volume = bench.ext4();
     const capability = volume.capability('SINGLE_NODE_WRITER', ['nonsense']);
     await failure(volume.stage({ capability }), 'INTERNAL', /refuses it.*mount option/);
+    volume.expectNothingLeft();
+  });
+
+  it('an undo that fails: the rest is taken back, and the answer is one after which kubelet comes to unstage', async () => {
+    const volume = bench.ext4();
+    const capability = volume.capability('SINGLE_NODE_WRITER', ['nonsense']);
+    bench.initiator.logoutError = new IscsiError('timeout', 'iscsid does not let it go');
+    await failure(volume.stage({ capability }), 'ABORTED', /refuses it.*not taken back: iSCSI session.*let it go/);
+    expect(volume.record).to.deep.include({ phase: 'attaching' });
+    bench.initiator.logoutError = undefined;
+    await volume.unstage();
     volume.expectNothingLeft();
   });
 
