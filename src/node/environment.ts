@@ -19,6 +19,8 @@ export interface NodePluginOptions {
   /** For unit tests on made-up folders; the host's own when absent. */
   readonly sysRoot?: string;
   readonly mountInfoPath?: string;
+  /** A volume was unstaged of which data is known to be lost. */
+  readonly onLostData?: () => void;
 }
 
 export interface NodeEnvironment {
@@ -33,6 +35,7 @@ export interface NodeEnvironment {
   /** A path that the orchestrator gave, as the mount table names it. */
   resolve(path: string): Promise<string>;
   bootId(): Promise<string>;
+  onLostData(): void;
 }
 
 /** No step is expected to take nearly as long; each bounds what a dead path can cost. Milliseconds. */
@@ -73,6 +76,7 @@ export function createEnvironment(options: NodePluginOptions): NodeEnvironment {
     devices: new BlockDevices(files, options.sysRoot ?? `${config.hostRoot}/sys`),
     records: new NodeRecords(files, `${config.hostRoot}${config.stateDir}/node`),
     outstanding: new Outstanding(),
+    onLostData: options.onLostData ?? (() => undefined),
     resolve: (path) => resolveHostPath(files, config.hostRoot, path),
     bootId: async () => {
       bootId ??= (await files.readText('/proc/sys/kernel/random/boot_id')).trim();

@@ -14,7 +14,7 @@ import type {
   VolumeStats,
 } from './operations.ts';
 import { publishVolume } from './publish.ts';
-import { type RecoveryResult, recoverRecords } from './recovery.ts';
+import { type RecoveryResult, recoverRecords, warnOldKernel } from './recovery.ts';
 import { stageVolume } from './stage.ts';
 import { volumeStats } from './stats.ts';
 import { unpublishVolume } from './unpublish.ts';
@@ -34,6 +34,7 @@ export class NodePlugin implements NodeOperations {
     const recovery = explained('the node state records could not be read', () => recoverRecords(this.#env));
     // Its failure belongs to this caller; each operation looks for itself.
     this.#recovery = recovery.catch(() => undefined);
+    await warnOldKernel(this.#env);
     return await recovery;
   }
 

@@ -55,6 +55,8 @@ const recordSchema = z
       .optional(),
     /** Where it is published, written before the bind mount is made. Paths resolved. */
     targets: z.array(z.object({ path: z.string(), readOnly: z.boolean() })),
+    /** When and how writing failed (lost-data.ts). */
+    lostData: z.array(z.string()).optional(),
   })
   .readonly();
 

@@ -19,6 +19,25 @@ export interface RecoveryResult {
 
 const OUR_TARGET = /:volume-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
+/** Before Linux 5.8 syncfs(2) reports no write error: an unstage cannot see that data is lost. */
+const SYNCFS_REPORTS = [5, 8] as const;
+
+export async function warnOldKernel(env: NodeEnvironment): Promise<void> {
+  const release = (await env.files.readText('/proc/sys/kernel/osrelease')).trim();
+  if (!isOlder(release, SYNCFS_REPORTS)) return;
+  log().warn(
+    { kernel: release },
+    'this kernel is older than 5.8: write errors of a file system are not reported when its volume is unstaged; update it',
+  );
+}
+
+export function isOlder(release: string, [major, minor]: readonly [number, number]): boolean {
+  const match = /^([0-9]+)\.([0-9]+)/.exec(release);
+  if (match === null) return false;
+  const [first, second] = [Number(match[1]), Number(match[2])];
+  return first < major || (first === major && second < minor);
+}
+
 /** One bad record does not keep the others from being looked at; it is logged and left. */
 export async function recoverRecords(env: NodeEnvironment): Promise<RecoveryResult> {
   const bootId = await env.bootId();

@@ -10,12 +10,15 @@ import { DriverError } from '../errors.ts';
 import { isCode } from '../filesystem/block-device.ts';
 import { FileSystemError } from '../filesystem/errors.ts';
 import { type MountEntry, mountsOfDevice } from '../filesystem/mount-table.ts';
+import { IscsiError } from '../iscsi/initiator/errors.ts';
 import type { IscsiSession, ScsiDisk } from '../iscsi/initiator/types.ts';
+import { CommandError } from '../system/commands.ts';
 import { log } from '../system/context.ts';
 import { step } from '../system/step.ts';
 import { describeMount, isDeadMount } from './device.ts';
 import { DEADLINES, type NodeEnvironment } from './environment.ts';
 import { assertNotHeld } from './exclusive.ts';
+import { LostData } from './lost-data.ts';
 import type { NodeRecord } from './records.ts';
 import { portalOf, reachOf, sessionDown, sessionsOf } from './sessions.ts';
 import { assertNoSession, deleteIscsiRecord, detachMounts, discardRevoked } from './stale.ts';
@@ -24,6 +27,7 @@ interface Unstaging {
   readonly volumeId: string;
   readonly stagingPath: string;
   readonly record: NodeRecord | undefined;
+  readonly lost: LostData;
 }
 
 export async function unstageVolume(env: NodeEnvironment, volumeId: string, path: string): Promise<void> {
@@ -31,17 +35,17 @@ export async function unstageVolume(env: NodeEnvironment, volumeId: string, path
   const stagingPath = await env.resolve(path);
   const record = await env.records.load(volumeId);
   const sessions = await sessionsOf(env, volumeId);
-  const unstaging = { volumeId, stagingPath, record };
+  const unstaging = { volumeId, stagingPath, record, lost: new LostData(env, volumeId, record) };
   await checkStagedHere(env, unstaging);
   // All of them are judged before anything is torn down.
-  const lost: IscsiSession[] = [];
+  const revoked: IscsiSession[] = [];
   for (const session of sessions) {
-    if (await isRevoked(env, unstaging, session)) lost.push(session);
+    if (await isRevoked(env, unstaging, session)) revoked.push(session);
   }
-  const working = sessions.filter((session) => !lost.includes(session));
+  const working = sessions.filter((session) => !revoked.includes(session));
   const disks = new Map<IscsiSession, ScsiDisk[]>();
   for (const session of sessions) disks.set(session, await disksOf(env, volumeId, session));
-  await checkUnused(env, unstaging, [...disks.values()].flat(), lost.length > 0);
+  await checkUnused(env, unstaging, [...disks.values()].flat(), revoked.length > 0);
 
   if (working.length > 0) await flushAndUnmount(env, unstaging, [...disks.values()].flat());
   for (const disk of working.flatMap((session) => disks.get(session) ?? [])) {
@@ -50,10 +54,11 @@ export async function unstageVolume(env: NodeEnvironment, volumeId: string, path
     await assertNotHeld(env, volumeId, disk, { patienceMs: DEADLINES.release });
   }
   for (const session of working) await detachSession(env, unstaging, session, disks.get(session) ?? []);
-  if (lost.length > 0) await discardRevoked(env, { volumeId, record, sessions: lost });
+  if (revoked.length > 0) await discardRevoked(env, { volumeId, record, sessions: revoked });
   await detachLeftover(env, unstaging, sessions.length === 0);
   if (record !== undefined && sessions.length === 0) await deleteIscsiRecord(env, volumeId, record.targetIqn);
   await assertNoSession(env, volumeId);
+  unstaging.lost.report();
   await env.records.remove(volumeId);
 }
 
@@ -117,12 +122,17 @@ async function checkUnused(
 
 async function flushAndUnmount(
   env: NodeEnvironment,
-  { volumeId, stagingPath }: Unstaging,
+  { volumeId, stagingPath, lost }: Unstaging,
   disks: readonly ScsiDisk[],
 ): Promise<void> {
   for (;;) {
     const mount = await env.mounts.at(stagingPath);
-    if (mount === undefined || !disks.some(({ majorMinor }) => majorMinor === mount.majorMinor)) return;
+    const disk = disks.find(({ majorMinor }) => majorMinor === mount?.majorMinor);
+    if (mount === undefined || disk === undefined) return;
+    if (!disk.readOnly && hasTurnedReadOnly(mount)) {
+      log().error({ volumeId, stagingPath, options: mount.superOptions }, 'the file system has turned read-only');
+      await lost.note('the file system had turned read-only after an error (errors=remount-ro)');
+    }
     // umount itself swallows write errors: so the file system is synced first, and its answer counts.
     const { flushTimeoutMs } = env.config;
     try {
@@ -130,6 +140,7 @@ async function flushAndUnmount(
         step('staging-sync', () => env.mounts.sync(stagingPath, flushTimeoutMs)),
       );
     } catch (error) {
+      if (hasFailed(error)) await lost.note(`the file system's data could not be written: ${(error as Error).message}`);
       if (!(await isShutDown(env, error, stagingPath))) throw error;
       log().error(
         { volumeId, stagingPath, err: error },
@@ -140,6 +151,19 @@ async function flushAndUnmount(
       step('staging-unmount', () => env.mounts.unmount(stagingPath)),
     );
   }
+}
+
+/** For writing when it was mounted: a mount for reading says so of itself, an error makes only the superblock read-only. */
+function hasTurnedReadOnly(mount: MountEntry): boolean {
+  if (mount.options.includes('ro')) return false;
+  return ['ro', 'emergency_ro', 'shutdown'].some((option) => mount.superOptions.includes(option));
+}
+
+/** An error that the kernel has reported, and will not report again. */
+function hasFailed(error: unknown): boolean {
+  if (error instanceof IscsiError) return error.kind === 'flush-failed';
+  if (!(error instanceof FileSystemError) || error.kind !== 'io') return false;
+  return error.cause instanceof CommandError && error.cause.exitCode !== undefined;
 }
 
 /**
@@ -159,15 +183,20 @@ async function isShutDown(env: NodeEnvironment, error: unknown, stagingPath: str
 /** Disk flushed and removed, session ended. A failed flush ends it here, with the session still up. */
 async function detachSession(
   env: NodeEnvironment,
-  { volumeId, record }: Unstaging,
+  { volumeId, record, lost }: Unstaging,
   session: IscsiSession,
   disks: readonly ScsiDisk[],
 ): Promise<void> {
   const timeoutMs = env.config.flushTimeoutMs;
   for (const disk of disks) {
-    await env.outstanding.run(volumeId, `flushing and removing disk ${disk.name}`, timeoutMs + DEADLINES.device, () =>
-      step('disk-remove', () => env.initiator.removeDisk(disk, { flush: true, timeoutMs })),
-    );
+    try {
+      await env.outstanding.run(volumeId, `flushing and removing disk ${disk.name}`, timeoutMs + DEADLINES.device, () =>
+        step('disk-remove', () => env.initiator.removeDisk(disk, { flush: true, timeoutMs })),
+      );
+    } catch (error) {
+      if (hasFailed(error)) await lost.note(`disk ${disk.name} could not be flushed`);
+      throw error;
+    }
   }
   await env.outstanding.run(volumeId, `logging out of ${session.targetIqn}`, DEADLINES.logout, () =>
     step('session-logout', () => env.initiator.logout(session.targetIqn, portalOf(session, record))),

@@ -149,6 +149,13 @@ export const METRICS = {
     labels: ['reason'],
     role: 'controller',
   },
+  lostData: {
+    name: 'lvm_iscsi_csi_volumes_with_lost_data_total',
+    type: 'counter',
+    help: 'Volumes unstaged after a failed write or flush: data that pods had written is not all on them (the log names them).',
+    labels: [],
+    role: 'node',
+  },
   gatesSuspended: {
     name: 'lvm_iscsi_csi_gates_suspended',
     type: 'gauge',

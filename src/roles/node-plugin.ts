@@ -45,6 +45,7 @@ export function nodePlugin(
     commands,
     files,
     config: { ...config.node, hostRoot: config.hostRoot, stateDir: config.stateDir },
+    onLostData: () => metrics.add('lostData', {}, 1),
   });
   metrics.onCollect(async () => {
     const own = (await initiator.sessions()).filter((session) => /:volume-[0-9a-f-]{36}$/.test(session.targetIqn));

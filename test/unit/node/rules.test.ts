@@ -8,6 +8,7 @@ import { toDriverError } from '../../../src/node/explain.ts';
 import { stagingOptions } from '../../../src/node/mount-options.ts';
 import { Outstanding, StillRunningError } from '../../../src/node/outstanding.ts';
 import type { NodeRecord } from '../../../src/node/records.ts';
+import { isOlder } from '../../../src/node/recovery.ts';
 import { isTargetOf } from '../../../src/node/sessions.ts';
 import { staleReason } from '../../../src/node/stale.ts';
 import { Undo } from '../../../src/node/undo.ts';
@@ -122,6 +123,18 @@ describe('rules of the node plugin', () => {
       .catch((caught: Error) => caught.message);
     expect(failed).to.equal('own words');
     outstanding.assertIdle('v');
+  });
+
+  it('kernels that do not report write errors of syncfs', () => {
+    const of = (release: string): boolean => isOlder(release, [5, 8]);
+    expect(['5.7.19', '4.18.0-553.el8.x86_64', '3.10.0'].map(of)).to.deep.equal([true, true, true]);
+    expect(['5.8.0', '5.10.0-1', '6.1.0-40-amd64', '10.0', 'odd'].map(of)).to.deep.equal([
+      false,
+      false,
+      false,
+      false,
+      false,
+    ]);
   });
 
   describe('undo', () => {

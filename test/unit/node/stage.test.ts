@@ -451,8 +451,28 @@ describe('stage and unstage: real mounts on loop devices, FAKE initiator', () =>
       expect(bench.initiator.calls).not.to.include('logout running');
       expect(bench.initiator.live).to.have.length(1);
       bench.initiator.flushError = undefined;
+      // The kernel has reported both errors once: from now on each sync succeeds. The loss must be said nevertheless.
+      expect(volume.record?.['lostData']).to.have.length(2);
+      bench.restart();
+      expect(bench.lostData).to.equal(0);
       await volume.unstage();
+      expect(bench.lostData).to.equal(1);
       volume.expectNothingLeft();
+    });
+
+    it('a file system that has turned read-only by itself: unstaged, and said', async () => {
+      const volume = bench.ext4();
+      await volume.stage();
+      const before = bench.lostData;
+      // The superblock alone, as after an error.
+      volume.sh(`mount -o remount,ro '${volume.stagingPath}' && mount -o remount,bind,rw '${volume.stagingPath}'`);
+      expect(volume.mounts[0]).to.match(/ rw,.* ext4 \S+ ro/);
+      await volume.unstage();
+      expect(bench.lostData).to.equal(before + 1);
+      const reader = bench.ext4();
+      await reader.stage({ capability: reader.capability('SINGLE_NODE_WRITER', ['ro']) });
+      await reader.unstage();
+      expect(bench.lostData).to.equal(before + 1);
     });
 
     it('a file system that has shut itself down can still be unstaged', async function () {

@@ -26,6 +26,8 @@ export class NodeBench {
   readonly folder: string;
   readonly initiator: FakeInitiator;
   plugin: NodePlugin;
+  /** Volumes unstaged of which data was lost. */
+  lostData = 0;
   #count = 0;
 
   private constructor(namespace: MountNamespace) {
@@ -69,6 +71,9 @@ export class NodeBench {
       initiator: this.initiator,
       files: this.files,
       commands: this.commands,
+      onLostData: () => {
+        this.lostData += 1;
+      },
       sysRoot: join(this.folder, 'sys'),
       mountInfoPath: this.namespace.mountInfoPath,
       config: {
