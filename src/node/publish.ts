@@ -4,6 +4,8 @@ import { isCode } from '../filesystem/block-device.ts';
 import { boundDeviceName, isDeleted, type MountEntry } from '../filesystem/mount-table.ts';
 import type { ScsiDisk } from '../iscsi/initiator/types.ts';
 import { step } from '../system/step.ts';
+import { modeClass } from '../volumes/capabilities.ts';
+import { type AccessMode, isReaderOnly } from '../volumes/model.ts';
 import { describeMount, isDeadMount, stagedDisk, stagedSession } from './device.ts';
 import { DEADLINES, type NodeEnvironment } from './environment.ts';
 import { BIND_OPTIONS } from './mount-options.ts';
@@ -16,7 +18,7 @@ interface Publishing {
   readonly volumeId: string;
   readonly target: string;
   readonly record: StagedRecord;
-  /** Asked for, or all that the staging allows. */
+  /** Asked for, or all that the attachment allows: kubelet asks for writing also where the volume's `readOnly` is set. */
   readonly readOnly: boolean;
   readonly undo: Undo;
 }
@@ -24,12 +26,10 @@ interface Publishing {
 export async function publishVolume(env: NodeEnvironment, request: NodePublishRequest): Promise<void> {
   const { volumeId, capability } = request;
   env.outstanding.assertIdle(volumeId);
-  const record = await stagedRecord(env, request);
   const target = await env.resolve(request.targetPath);
-  const known = record.targets.find(({ path }) => path === target);
-  if (known !== undefined && known.readOnly !== request.readonly) {
-    throw alreadyPublished(volumeId, target, known.readOnly, request.readonly);
-  }
+  const known = await publishedAs(env, volumeId, target);
+  if (known !== undefined) checkSame(request, target, known);
+  const record = await stagedRecord(env, request);
   if (known === undefined && capability.mode === 'SINGLE_NODE_SINGLE_WRITER')
     await checkOnlyTarget(env, record, target);
   const undo = new Undo(`volume ${volumeId} could not be published at ${target}`);
@@ -46,7 +46,8 @@ export async function publishVolume(env: NodeEnvironment, request: NodePublishRe
   try {
     if (known === undefined) {
       undo.pushMemory('target in the node state record', () => env.records.save(record));
-      const targets = [...record.targets, { path: target, readOnly: request.readonly }];
+      const others = record.targets.filter(({ path }) => path !== target);
+      const targets = [...others, { path: target, readOnly: request.readonly, mode: capability.mode }];
       await env.records.save({ ...record, targets });
     }
     if (disk === undefined) await publishMount(env, publishing, known !== undefined);
@@ -54,6 +55,34 @@ export async function publishVolume(env: NodeEnvironment, request: NodePublishRe
   } catch (error) {
     return await undo.run(error);
   }
+}
+
+interface Published {
+  readonly access: 'mount' | 'block';
+  readonly readOnly: boolean;
+  readonly mode: AccessMode | undefined;
+}
+
+/** What the record knows of the target; undefined when nothing is mounted there: then it is only a try, or a memory. */
+async function publishedAs(env: NodeEnvironment, volumeId: string, target: string): Promise<Published | undefined> {
+  const record = await env.records.load(volumeId);
+  const known = record?.targets.find(({ path }) => path === target);
+  if (record === undefined || known === undefined || (await env.mounts.at(target)) === undefined) return undefined;
+  return { access: record.access, readOnly: known.readOnly, mode: known.mode };
+}
+
+/** CSI: published at that target already, with other arguments. @throws DriverError ALREADY_EXISTS */
+function checkSame({ volumeId, capability, readonly }: NodePublishRequest, target: string, known: Published): void {
+  const { access, mode } = capability;
+  const isOtherMode = known.mode !== undefined && modeClass(known.mode) !== modeClass(mode);
+  if (known.access === access.kind && known.readOnly === readonly && !isOtherMode) return;
+  const words = (kind: string, readOnly: boolean, as: string | undefined): string =>
+    `${kind}, ${readOnly ? 'read-only' : 'for writing'}${isOtherMode ? `, ${as}` : ''}`;
+  throw new DriverError('ALREADY_EXISTS', {
+    problem: `volume ${volumeId} is published at ${target} with other arguments`,
+    found: `${words(known.access, known.readOnly, known.mode)}; asked: ${words(access.kind, readonly, mode)}`,
+    action: 'unpublish it first',
+  });
 }
 
 /** @throws DriverError FAILED_PRECONDITION */
@@ -66,8 +95,8 @@ async function stagedRecord(env: NodeEnvironment, request: NodePublishRequest): 
   else if (!isStaged(record)) found = 'no staged volume of that id on this node';
   else if (record.stagingPath !== stagingPath) found = `it is staged at ${record.stagingPath}`;
   else if (record.access !== capability.access.kind) found = `it is staged for ${record.access} access`;
-  else if (record.device.readOnly && !record.readerOnly && !request.readonly) {
-    found = 'its attachment is read-only, and a writable publish was asked';
+  else if (record.readerOnly !== isReaderOnly(capability.mode)) {
+    found = `it is staged for ${record.readerOnly ? 'reading only' : 'writing'}, and asked with ${capability.mode}`;
   } else return record;
   throw new DriverError('FAILED_PRECONDITION', {
     problem: `volume ${volumeId} cannot be published at ${request.targetPath} from ${request.stagingPath || '(none)'}`,

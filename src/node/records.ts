@@ -16,7 +16,7 @@ import { DriverError } from '../errors.ts';
 import { isCode } from '../filesystem/block-device.ts';
 import type { Files } from '../system/files.ts';
 import { step } from '../system/step.ts';
-import { FS_TYPES } from '../volumes/model.ts';
+import { ACCESS_MODES, FS_TYPES } from '../volumes/model.ts';
 
 const recordSchema = z
   .object({
@@ -54,7 +54,15 @@ const recordSchema = z
       })
       .optional(),
     /** Where it is published, written before the bind mount is made. Paths resolved. */
-    targets: z.array(z.object({ path: z.string(), readOnly: z.boolean() })),
+    targets: z.array(
+      z.object({
+        path: z.string(),
+        /** As asked for. */
+        readOnly: z.boolean(),
+        /** Access mode of the publish; absent in records of earlier versions. */
+        mode: z.enum(ACCESS_MODES).optional(),
+      }),
+    ),
     /** When and how writing failed (lost-data.ts). */
     lostData: z.array(z.string()).optional(),
   })

@@ -52,11 +52,24 @@ export async function mountStaging(env: NodeEnvironment, spec: StagingMount): Pr
 /** Grows the file system to its device, unless it is mounted for reading alone. */
 export async function growStaged(
   env: NodeEnvironment,
-  spec: { volumeId: string; fsType: FsType; stagingPath: string; device: { name: string; sizeBytes: number } },
+  spec: {
+    volumeId: string;
+    fsType: FsType;
+    stagingPath: string;
+    device: { name: string; majorMinor: string; sizeBytes: number };
+  },
 ): Promise<void> {
   const { volumeId, fsType, stagingPath, device } = spec;
   const mount = await env.mounts.at(stagingPath);
-  if (mount === undefined || isReadOnly(mount)) return;
+  // XFS is grown by its mount point, to the device's size: it must be that device.
+  if (mount?.majorMinor !== device.majorMinor || mount.fsType !== fsType) {
+    throw new DriverError('FAILED_PRECONDITION', {
+      problem: `volume ${volumeId}: its file system cannot be grown, its staging mount is not there`,
+      found: mount === undefined ? `nothing mounted at ${stagingPath}` : describeMount(mount),
+      action: 'call NodeStageVolume again (Kubernetes: delete the pod)',
+    });
+  }
+  if (isReadOnly(mount)) return;
   const grown = await env.outstanding.run(volumeId, `growing the file system at ${stagingPath}`, DEADLINES.grow, () =>
     step('filesystem-grow', () =>
       growFileSystem(env, {

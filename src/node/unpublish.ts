@@ -2,10 +2,11 @@
 import { DriverError } from '../errors.ts';
 import { isCode } from '../filesystem/block-device.ts';
 import { FileSystemError } from '../filesystem/errors.ts';
-import { boundDeviceName, type MountEntry } from '../filesystem/mount-table.ts';
-import type { IscsiSession } from '../iscsi/initiator/types.ts';
+import { type MountEntry, mountsOfDevice } from '../filesystem/mount-table.ts';
+import type { IscsiSession, ScsiDisk } from '../iscsi/initiator/types.ts';
+import { log } from '../system/context.ts';
+import { FileTimeoutError } from '../system/files.ts';
 import { step } from '../system/step.ts';
-import { FS_TYPES } from '../volumes/model.ts';
 import { describeMount, isDeadMount } from './device.ts';
 import { DEADLINES, type NodeEnvironment } from './environment.ts';
 import type { NodeRecord } from './records.ts';
@@ -23,7 +24,7 @@ export async function unpublishVolume(env: NodeEnvironment, volumeId: string, ta
       await detachMounts(env, [mount]);
       continue;
     }
-    checkOurs(volumeId, mount, record);
+    await checkOurs(env, volumeId, mount, record);
     // Not the file system's last mount: the staging one stays. So nothing needs to be written here.
     try {
       await env.outstanding.run(volumeId, `unmounting ${target}`, DEADLINES.unmount, () =>
@@ -37,8 +38,20 @@ export async function unpublishVolume(env: NodeEnvironment, volumeId: string, ta
     }
   }
   await removeTarget(env, volumeId, target);
-  if (record?.targets.some(({ path }) => path === target)) {
+  if (record?.targets.some(({ path }) => path === target)) await forgetTarget(env, record, target);
+}
+
+/**
+ * The mount and the target are gone, and that is what was asked: a full disk on this node must not keep the pod from
+ * ending. A target that the record still names is only a memory; the mount table is the truth.
+ */
+async function forgetTarget(env: NodeEnvironment, record: NodeRecord, target: string): Promise<void> {
+  try {
     await env.records.save({ ...record, targets: record.targets.filter(({ path }) => path !== target) });
+  } catch (error) {
+    const isSystemError = error instanceof FileTimeoutError || (error instanceof Error && 'syscall' in error);
+    if (!isSystemError) throw error;
+    log().error({ volumeId: record.volumeId, target, err: error }, 'the node state record could not be written');
   }
 }
 
@@ -59,20 +72,26 @@ async function revokedSessions(
   return sessions;
 }
 
-/** With a record: its device. Without: at least a kind of mount that only a publish of ours makes. */
-function checkOurs(volumeId: string, mount: MountEntry, record: NodeRecord | undefined): void {
-  const name = boundDeviceName(mount);
-  const device = record?.device;
-  const isOurs =
-    device === undefined
-      ? name !== undefined || FS_TYPES.some((fsType) => fsType === mount.fsType)
-      : name === device.name || (name === undefined && mount.majorMinor === device.majorMinor);
+/** What the record says is the volume's disk, or without one what its sessions have. */
+async function checkOurs(
+  env: NodeEnvironment,
+  volumeId: string,
+  mount: MountEntry,
+  record: NodeRecord | undefined,
+): Promise<void> {
+  const devices = record?.device === undefined ? await disksOf(env, volumeId) : [record.device];
+  const isOurs = devices.some((device) => mountsOfDevice([mount], device).length > 0);
   if (isOurs) return;
   throw new DriverError('FAILED_PRECONDITION', {
     problem: `volume ${volumeId} cannot be unpublished: what is mounted at its target is not this volume`,
     found: describeMount(mount),
     action: 'unmount it by hand; the call is retried',
   });
+}
+
+async function disksOf(env: NodeEnvironment, volumeId: string): Promise<ScsiDisk[]> {
+  const sessions = await sessionsOf(env, volumeId);
+  return (await Promise.all(sessions.map((session) => env.initiator.disks(session)))).flat();
 }
 
 async function removeTarget(env: NodeEnvironment, volumeId: string, target: string): Promise<void> {

@@ -41,8 +41,12 @@ describe('publish, unpublish, statistics, expansion: real mounts on loop devices
     await volume.publish({ targetPath: volume.targetPath('b'), readonly: true });
     expect(volume.mounts.find((line) => line.includes('-b '))).to.match(/ ro,/);
     expect(() => volume.sh(`echo x > '${volume.targetPath('b')}/f' 2>/dev/null`)).to.throw();
-    await failure(volume.publish({ readonly: true }), 'ALREADY_EXISTS', /for writing; asked: read-only/);
-    await failure(volume.publish({ targetPath: volume.targetPath('b') }), 'ALREADY_EXISTS', /asked: for writing/);
+    await failure(volume.publish({ readonly: true }), 'ALREADY_EXISTS', /for writing; asked: mount, read-only/);
+    await failure(
+      volume.publish({ targetPath: volume.targetPath('b') }),
+      'ALREADY_EXISTS',
+      /asked: mount, for writing/,
+    );
     for (const name of ['a', 'b']) await volume.unpublish(name);
     await volume.unstage();
     volume.expectNothingLeft();
@@ -59,6 +63,36 @@ describe('publish, unpublish, statistics, expansion: real mounts on loop devices
     await volume.unpublish();
     await volume.publish(second);
     await volume.unpublish('b');
+    await volume.unstage();
+    volume.expectNothingLeft();
+  });
+
+  it('the access mode counts: staged for writing and published for reading, another kind of access, another mode', async () => {
+    const volume = bench.ext4();
+    await volume.stage();
+    const reader = { capability: volume.capability('MULTI_NODE_READER_ONLY') };
+    await failure(volume.publish(reader), 'FAILED_PRECONDITION', /staged for writing.*MULTI_NODE_READER_ONLY/);
+    await volume.publish();
+    await failure(volume.publish(reader), 'ALREADY_EXISTS', /MULTI_NODE_READER_ONLY/);
+    const single = { capability: volume.capability('SINGLE_NODE_SINGLE_WRITER') };
+    await failure(volume.publish(single), 'ALREADY_EXISTS', /SINGLE_NODE_WRITER; asked: .*SINGLE_NODE_SINGLE_WRITER/);
+    await volume.publish({ capability: volume.capability('SINGLE_NODE_MULTI_WRITER') });
+    const block = { access: { kind: 'block' }, mode: 'SINGLE_NODE_WRITER' } as const;
+    await failure(volume.publish({ capability: block }), 'ALREADY_EXISTS', /mount, for writing; asked: block/);
+    await volume.unpublish();
+    await volume.unstage();
+    volume.expectNothingLeft();
+  });
+
+  it('a target that is only remembered, with nothing mounted there, is no publish', async () => {
+    const volume = bench.ext4();
+    await volume.stage();
+    await volume.publish();
+    volume.sh(`umount '${volume.targetPath()}'`);
+    await volume.publish({ readonly: true });
+    expect(volume.record?.['targets']).to.have.length(1);
+    expect(volume.mounts[1]).to.match(/ ro,/);
+    await volume.unpublish();
     await volume.unstage();
     volume.expectNothingLeft();
   });
@@ -100,6 +134,44 @@ describe('publish, unpublish, statistics, expansion: real mounts on loop devices
     await failure(volume.unpublish(), 'FAILED_PRECONDITION', /folder with files/);
     expect(readFileSync(`${target}/file`, 'utf8')).to.equal('mine\n');
     rmSync(target, { recursive: true });
+  });
+
+  it('without a record: a disk of the volume alone is unmounted, not whatever file system is there', async () => {
+    const [volume, other] = [bench.ext4(), bench.ext4()];
+    await volume.stage();
+    await volume.publish();
+    run('rm', volume.recordPath);
+    await volume.unpublish();
+    await volume.unstage();
+    volume.expectNothingLeft();
+    await other.stage();
+    await other.publish();
+    await failure(
+      bench.plugin.unpublish(volume.id, other.targetPath()),
+      'FAILED_PRECONDITION',
+      /not this volume.*ext4/,
+    );
+    expect(other.mounts).to.have.length(2);
+    await other.unpublish();
+    await other.unstage();
+    other.expectNothingLeft();
+  });
+
+  it('a full disk under the record does not keep a pod from ending; what is remembered then does no harm', async () => {
+    const volume = bench.ext4();
+    await volume.stage();
+    await volume.publish();
+    const { writeDurably } = bench.files;
+    bench.files.writeDurably = () =>
+      Promise.reject(Object.assign(new Error('ENOSPC: no space left'), { code: 'ENOSPC', syscall: 'write' }));
+    await volume.unpublish();
+    bench.files.writeDurably = writeDurably;
+    expect(volume.record?.['targets']).to.have.length(1);
+    expect(existsSync(volume.targetPath())).to.equal(false);
+    await volume.publish({ readonly: true });
+    await volume.unpublish();
+    await volume.unstage();
+    volume.expectNothingLeft();
   });
 
   it('in use: unpublish is refused, and the mount stays', async () => {
@@ -242,6 +314,29 @@ describe('publish, unpublish, statistics, expansion: real mounts on loop devices
       bench.loops.grow(volume.loop, 32 * MIB);
       volume.target.sizeBytes = 32 * MIB;
       expect(await bench.plugin.expand(request)).to.equal(32 * MIB);
+      await volume.unpublish();
+      await volume.unstage();
+      volume.expectNothingLeft();
+    });
+
+    it('the file system is grown only where it is: at the staging path, on this disk', async () => {
+      const volume = bench.ext4();
+      await volume.stage();
+      await volume.publish();
+      bench.loops.grow(volume.loop, 32 * MIB);
+      volume.target.sizeBytes = 32 * MIB;
+      const request = {
+        volumeId: volume.id,
+        volumePath: volume.targetPath(),
+        stagingPath: undefined,
+        requiredBytes: 32 * MIB,
+      };
+      const programs = bench.commands.requests.length;
+      volume.sh(`mount -t tmpfs tmpfs '${volume.stagingPath}'`);
+      await failure(bench.plugin.expand(request), 'FAILED_PRECONDITION', /cannot be grown.*tmpfs/);
+      volume.sh(`umount '${volume.stagingPath}' && umount '${volume.stagingPath}'`);
+      await failure(bench.plugin.expand(request), 'FAILED_PRECONDITION', /nothing mounted/);
+      expect(bench.commands.programs.slice(programs)).not.to.include('resize2fs');
       await volume.unpublish();
       await volume.unstage();
       volume.expectNothingLeft();
