@@ -91,12 +91,17 @@ export function isReadOnly(mount: MountEntry): boolean {
   return mount.options.includes('ro') || mount.superOptions.includes('ro');
 }
 
-/** Mounts of a block device's file system, and bind mounts of its device node. `name` as in /sys/block. */
+/**
+ * Mounts of a block device's file system, and bind mounts of its device node. `name` as in /sys/block. A bind of a node
+ * that was unlinked is not among them: it stands for an earlier device of that name.
+ */
 export function mountsOfDevice(
   mounts: readonly MountEntry[],
   device: { readonly name: string; readonly majorMinor: string },
 ): MountEntry[] {
-  return mounts.filter((mount) => mount.majorMinor === device.majorMinor || boundDeviceName(mount) === device.name);
+  return mounts.filter(
+    (mount) => mount.majorMinor === device.majorMinor || (boundDeviceName(mount) === device.name && !isDeleted(mount)),
+  );
 }
 
 export async function readMountTable(files: Files, mountInfoPath: string): Promise<MountEntry[]> {

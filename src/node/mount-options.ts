@@ -13,6 +13,7 @@ const REFUSED =
  */
 export function stagingOptions(spec: {
   readonly fsType: FsType;
+  /** From mountOptions. */
   readonly mountFlags: readonly string[];
   readonly readOnly: boolean;
 }): string[] {
@@ -24,14 +25,33 @@ export function stagingOptions(spec: {
 /** Binds keep the mark: a superblock lives as long as its last mount, and that one must not outlast the network either. */
 export const BIND_OPTIONS: readonly string[] = ['_netdev'];
 
-/** @throws DriverError INVALID_ARGUMENT */
-export function checkMountFlags(flags: readonly string[]): void {
-  for (const flag of flags.flatMap((item) => item.split(','))) {
-    if (flag === '' || /[\s\0]/.test(flag) || REFUSED.test(flag)) {
+/**
+ * One option each: a flag may hold several, as in mount(8)'s -o. A comma within quotes is a part of its option
+ * (SELinux: context="system_u:object_r:container_file_t:s0:c1,c2").
+ * @throws DriverError INVALID_ARGUMENT
+ */
+export function mountOptions(flags: readonly string[]): string[] {
+  const options = flags.flatMap(splitOptions);
+  for (const option of options) {
+    const isWhole = (option.match(/"/g)?.length ?? 0) % 2 === 0;
+    if (option === '' || !isWhole || /[\s\0]/.test(option) || REFUSED.test(option)) {
       throw new DriverError('INVALID_ARGUMENT', {
-        problem: `mount flag ${JSON.stringify(flag)} cannot be used for a volume`,
+        problem: `mount flag ${JSON.stringify(option)} cannot be used for a volume`,
         action: 'remove it from the StorageClass or PersistentVolume (mountOptions)',
       });
     }
   }
+  return options;
+}
+
+/** As libmount does it (mnt_optstr_next_option): any quote opens or closes. */
+function splitOptions(flag: string): string[] {
+  const options = [''];
+  let isQuoted = false;
+  for (const character of flag) {
+    if (character === '"') isQuoted = !isQuoted;
+    if (character === ',' && !isQuoted) options.push('');
+    else options.push(`${options.pop() ?? ''}${character}`);
+  }
+  return options;
 }

@@ -16,7 +16,7 @@ import { isReaderOnly, type VolumeCapability } from '../volumes/model.ts';
 import { verifiedDisk } from './device.ts';
 import { DEADLINES, type NodeEnvironment } from './environment.ts';
 import { assertNotHeld, isMounted } from './exclusive.ts';
-import { checkMountFlags } from './mount-options.ts';
+import { mountOptions } from './mount-options.ts';
 import type { StageRequest } from './operations.ts';
 import { StillRunningError } from './outstanding.ts';
 import { isSafeVolumeId, isStaged, type NodeRecord, type RecordedDevice } from './records.ts';
@@ -71,7 +71,7 @@ function checkRequest({ volumeId, publishContext: context, capability }: StageRe
   }
   const { access, mode } = capability;
   if (access.kind === 'block') return;
-  checkMountFlags(access.mountFlags);
+  mountOptions(access.mountFlags);
   if (mode === 'MULTI_NODE_MULTI_WRITER') {
     throw new DriverError('INVALID_ARGUMENT', {
       problem: `volume ${volumeId} cannot be mounted on several nodes for writing`,
@@ -231,8 +231,8 @@ async function undoSession(env: NodeEnvironment, volumeId: string, record: NodeR
       step('stage-undo-logout', () => env.initiator.logout(targetIqn, portalOf(session, record))),
     );
   }
-  if (made.length === 0) await deleteIscsiRecord(env, volumeId, targetIqn);
   await assertNoSession(env, volumeId);
+  await deleteIscsiRecord(env, volumeId, targetIqn);
 }
 
 /** What is recorded of the disk; refuses one that cannot be written where writing is asked. */

@@ -11,7 +11,7 @@ import type { FsType } from '../volumes/model.ts';
 import { describeMount, isDeadMount } from './device.ts';
 import { DEADLINES, type NodeEnvironment } from './environment.ts';
 import { assertNotHeld, isMounted } from './exclusive.ts';
-import { stagingOptions } from './mount-options.ts';
+import { mountOptions, stagingOptions } from './mount-options.ts';
 import type { StageRequest } from './operations.ts';
 import type { RecordedDevice } from './records.ts';
 import { detachMounts } from './stale.ts';
@@ -171,7 +171,7 @@ async function repair(env: NodeEnvironment, volumeId: string, device: RecordedDe
 async function mountDisk(env: NodeEnvironment, spec: StagingMount, fsType: FsType): Promise<void> {
   const { request, stagingPath, device } = spec;
   const { access } = request.capability;
-  const mountFlags = access.kind === 'mount' ? access.mountFlags : [];
+  const mountFlags = access.kind === 'mount' ? mountOptions(access.mountFlags) : [];
   const devicePath = `/dev/${device.name}`;
   const options = stagingOptions({ fsType, mountFlags, readOnly: device.readOnly });
   await env.outstanding.run(request.volumeId, `mounting ${devicePath} at ${stagingPath}`, DEADLINES.mount, () =>

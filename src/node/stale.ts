@@ -8,7 +8,7 @@
  * in between leaves it to be found stale again.
  */
 import { DriverError } from '../errors.ts';
-import { boundDeviceName, type MountEntry, mountAt, mountsOfDevice } from '../filesystem/mount-table.ts';
+import { boundDeviceName, isDeleted, type MountEntry, mountAt, mountsOfDevice } from '../filesystem/mount-table.ts';
 import type { IscsiSession } from '../iscsi/initiator/types.ts';
 import { log } from '../system/context.ts';
 import { step } from '../system/step.ts';
@@ -72,10 +72,8 @@ export async function clearStale(
   }
   await detachMounts(env, mounts);
   await assertNoSession(env, volumeId);
-  if (record !== undefined) {
-    if (spec.sessions.length === 0) await deleteIscsiRecord(env, volumeId, record.targetIqn);
-    await env.records.remove(volumeId);
-  }
+  await deleteIscsiRecords(env, volumeId, record, spec.sessions);
+  if (record !== undefined) await env.records.remove(volumeId);
 }
 
 function recordedPaths(record: NodeRecord): string[] {
@@ -92,6 +90,7 @@ export async function endSessions(
 ): Promise<MountEntry[]> {
   const { volumeId, record } = spec;
   const mounts: MountEntry[] = [];
+  const known = record === undefined ? [] : recordedPaths(record);
   for (const session of spec.sessions) {
     const disks = await env.outstanding.run(volumeId, `listing disks of session ${session.sid}`, DEADLINES.device, () =>
       env.initiator.disks(session),
@@ -99,6 +98,8 @@ export async function endSessions(
     const table = await env.mounts.list();
     for (const disk of disks) {
       mounts.push(...mountsOfDevice(table, disk));
+      // Of a disk that had this name before: only where this volume was published.
+      mounts.push(...table.filter((mount) => isDeadBind(mount, disk.name) && known.includes(mount.mountPoint)));
       await env.outstanding.run(volumeId, `setting disk ${disk.name} offline`, DEADLINES.device, () =>
         step('stale-disk-offline', () => env.devices.failIo(disk.name)),
       );
@@ -114,6 +115,10 @@ export async function endSessions(
     }
   }
   return mounts;
+}
+
+function isDeadBind(mount: MountEntry, name: string): boolean {
+  return boundDeviceName(mount) === name && isDeleted(mount);
 }
 
 async function logoutDiscarding(
@@ -156,7 +161,9 @@ export async function detachMounts(env: NodeEnvironment, mounts: readonly MountE
       log().warn({ mountPoint, err: error }, 'a mount without its device is in use; unmounting it lazily');
     }
     if (!(await isThere())) continue;
-    await step('dead-unmount-lazy', () => env.mounts.unmount(mountPoint, { lazy: true }));
+    await env.outstanding.attempt(`unmounting ${mountPoint} lazily`, DEADLINES.deadUnmount, () =>
+      step('dead-unmount-lazy', () => env.mounts.unmount(mountPoint, { lazy: true })),
+    );
     if (await isThere()) {
       throw new DriverError('ABORTED', {
         problem: `${mountPoint} could not be unmounted, not even lazily`,
@@ -171,7 +178,6 @@ function isSameMount(a: MountEntry, b: MountEntry): boolean {
   return a.mountPoint === b.mountPoint && a.majorMinor === b.majorMinor && boundDeviceName(a) === boundDeviceName(b);
 }
 
-/** A logout that answered "done" is believed only when sysfs agrees. */
 /** Of an attachment that the target has revoked: queued I/O fails, mounts go, unwritten data is discarded. */
 export async function discardRevoked(
   env: NodeEnvironment,
@@ -185,6 +191,7 @@ export async function discardRevoked(
   await detachMounts(env, await endSessions(env, spec));
 }
 
+/** A logout that answered "done" is believed only when sysfs agrees. */
 export async function assertNoSession(env: NodeEnvironment, volumeId: string): Promise<void> {
   const [left] = await sessionsOf(env, volumeId);
   if (left === undefined) return;
@@ -193,6 +200,18 @@ export async function assertNoSession(env: NodeEnvironment, volumeId: string): P
     found: `session ${left.sid} to ${left.targetIqn}, ${left.state}`,
     action: "the call is retried; if it stays, look at iscsid's log on this node",
   });
+}
+
+/** Of every portal: a logout takes its own portal's record along, and a login at another one had made one too. */
+export async function deleteIscsiRecords(
+  env: NodeEnvironment,
+  volumeId: string,
+  record: NodeRecord | undefined,
+  sessions: readonly IscsiSession[],
+): Promise<void> {
+  const targets = new Set(sessions.map(({ targetIqn }) => targetIqn));
+  if (record !== undefined) targets.add(record.targetIqn);
+  for (const targetIqn of targets) await deleteIscsiRecord(env, volumeId, targetIqn);
 }
 
 export async function deleteIscsiRecord(env: NodeEnvironment, volumeId: string, targetIqn: string): Promise<void> {

@@ -21,7 +21,7 @@ import { assertNotHeld } from './exclusive.ts';
 import { LostData } from './lost-data.ts';
 import type { NodeRecord } from './records.ts';
 import { portalOf, reachOf, sessionDown, sessionsOf } from './sessions.ts';
-import { assertNoSession, deleteIscsiRecord, detachMounts, discardRevoked } from './stale.ts';
+import { assertNoSession, deleteIscsiRecords, detachMounts, discardRevoked } from './stale.ts';
 
 interface Unstaging {
   readonly volumeId: string;
@@ -56,8 +56,8 @@ export async function unstageVolume(env: NodeEnvironment, volumeId: string, path
   for (const session of working) await detachSession(env, unstaging, session, disks.get(session) ?? []);
   if (revoked.length > 0) await discardRevoked(env, { volumeId, record, sessions: revoked });
   await detachLeftover(env, unstaging, sessions.length === 0);
-  if (record !== undefined && sessions.length === 0) await deleteIscsiRecord(env, volumeId, record.targetIqn);
   await assertNoSession(env, volumeId);
+  await deleteIscsiRecords(env, volumeId, record, sessions);
   unstaging.lost.report();
   await env.records.remove(volumeId);
 }

@@ -110,7 +110,7 @@ describe('crashes and earlier lives: real mounts on loop devices, FAKE initiator
       bench.initiator.calls.length = 0;
       const programs = bench.commands.requests.length;
       await volume.stage();
-      expect(bench.initiator.calls).to.deep.equal(['logout offline', 'login 10.0.0.1:3260']);
+      expect(bench.initiator.calls).to.deep.equal(['logout offline', 'delete record', 'login 10.0.0.1:3260']);
       expect(bench.commands.programs.slice(programs)).not.to.include('sync');
       expect(volume.session.sid).to.be.above(sid);
       expect(volume.record).to.deep.include({ nonce: volume.nonce, targets: [] });
@@ -125,7 +125,7 @@ describe('crashes and earlier lives: real mounts on loop devices, FAKE initiator
       bench.initiator.addSession(volume.targetIqn);
       bench.initiator.calls.length = 0;
       await volume.stage();
-      expect(bench.initiator.calls).to.deep.equal(['logout offline', 'login 10.0.0.1:3260']);
+      expect(bench.initiator.calls).to.deep.equal(['logout offline', 'delete record', 'login 10.0.0.1:3260']);
       await volume.unstage();
     });
 
@@ -180,7 +180,7 @@ describe('crashes and earlier lives: real mounts on loop devices, FAKE initiator
       await failure(volume.publish(), 'FAILED_PRECONDITION', /has ended/);
       bench.initiator.calls.length = 0;
       await volume.stage();
-      expect(bench.initiator.calls).to.deep.equal(['logout offline', 'login 10.0.0.1:3260']);
+      expect(bench.initiator.calls).to.deep.equal(['logout offline', 'delete record', 'login 10.0.0.1:3260']);
       await volume.unstage();
       volume.expectNothingLeft();
     });

@@ -5,7 +5,7 @@ import { IscsiError } from '../../../src/iscsi/initiator/errors.ts';
 import type { IscsiSession } from '../../../src/iscsi/initiator/types.ts';
 import { DiskHeldError } from '../../../src/node/exclusive.ts';
 import { toDriverError } from '../../../src/node/explain.ts';
-import { stagingOptions } from '../../../src/node/mount-options.ts';
+import { mountOptions, stagingOptions } from '../../../src/node/mount-options.ts';
 import { Outstanding, StillRunningError } from '../../../src/node/outstanding.ts';
 import type { NodeRecord } from '../../../src/node/records.ts';
 import { isOlder } from '../../../src/node/recovery.ts';
@@ -26,6 +26,21 @@ describe('rules of the node plugin', () => {
     expect(of('xfs', false)).to.equal('_netdev,nouuid');
     expect(of('ext4', true, ['rw', 'noatime'])).to.equal('_netdev,noatime,ro,noload');
     expect(of('xfs', true)).to.equal('_netdev,nouuid,ro,norecovery');
+  });
+
+  it('mount flags: split at commas once, but not within quotes; what mount(8) would take for another command is refused', () => {
+    const context = 'context="system_u:object_r:t:s0:c1,c2"';
+    expect(mountOptions(['noatime,ro', context, `nodev,${context},nosuid`])).to.deep.equal([
+      'noatime',
+      'ro',
+      context,
+      'nodev',
+      context,
+      'nosuid',
+    ]);
+    for (const flag of ['', ',', 'a,', ',a', 'a,,b', 'noatime,bind', 'a b', 'x="1,remount', '"', 'ro,"bind']) {
+      expect(() => mountOptions([flag]), flag).to.throw(DriverError, /mount flag/);
+    }
   });
 
   it('a target belongs to a volume by the end of its name, and only whole', () => {

@@ -28,6 +28,7 @@ export type MutableSession = { -readonly [Key in keyof IscsiSession]: IscsiSessi
 export class FakeInitiator implements Initiator {
   readonly targets = new Map<string, FakeTarget>();
   readonly live: MutableSession[] = [];
+  /** "target portal". */
   readonly iscsiRecords = new Set<string>();
   /** What was done, in order. */
   readonly calls: string[] = [];
@@ -61,7 +62,7 @@ export class FakeInitiator implements Initiator {
     this.calls.push(`login ${spec.portal}`);
     if (this.loginError !== undefined) throw this.loginError;
     const session = this.addSession(spec.targetIqn, { portal: spec.portal, chapUser: spec.chap?.user });
-    this.iscsiRecords.add(spec.targetIqn);
+    this.iscsiRecords.add(`${spec.targetIqn} ${spec.portal}`);
     return { ...session };
   }
 
@@ -127,17 +128,17 @@ export class FakeInitiator implements Initiator {
     if (options.flush && this.flushError !== undefined) throw this.flushError;
   }
 
-  async logout(targetIqn: string, _portal: string): Promise<void> {
+  async logout(targetIqn: string, portal: string): Promise<void> {
     const state = this.live.some((session) => session.targetIqn === targetIqn) ? this.diskState(targetIqn) : 'gone';
     this.calls.push(`logout ${state}`);
     if (this.logoutError !== undefined) throw this.logoutError;
     this.dropSession(targetIqn);
-    this.iscsiRecords.delete(targetIqn);
+    this.iscsiRecords.delete(`${targetIqn} ${portal}`);
   }
 
   async deleteRecord(targetIqn: string): Promise<void> {
     this.calls.push('delete record');
-    this.iscsiRecords.delete(targetIqn);
+    for (const record of this.iscsiRecords) if (record.startsWith(`${targetIqn} `)) this.iscsiRecords.delete(record);
   }
 
   async reach(): Promise<TargetReach> {
