@@ -32,14 +32,18 @@ export interface ErrorText {
 export class DriverError extends Error {
   override readonly name = 'DriverError';
   readonly code: ErrorCode;
+  /** The message in its parts. */
+  readonly text: ErrorText;
 
   constructor(code: ErrorCode, text: ErrorText | string, options?: { cause?: unknown }) {
-    super(typeof text === 'string' ? text : joinText(text), options);
+    const parts = typeof text === 'string' ? { problem: text } : text;
+    super(joinText(parts), options);
     this.code = code;
+    this.text = parts;
   }
 }
 
-function joinText(text: ErrorText): string {
+export function joinText(text: ErrorText): string {
   let message = text.problem;
   if (text.found !== undefined) message += `; found: ${text.found}`;
   if (text.action !== undefined) message += `; to do: ${text.action}`;

@@ -4,10 +4,11 @@
  * The status carries no details: the CSI specification says that `details` MUST be empty.
  */
 import { status } from '@grpc/grpc-js';
-import { DriverError, type ErrorCode } from '../errors.ts';
+import { DriverError, type ErrorCode, type ErrorText, joinText } from '../errors.ts';
 
 /** A VolumeAttachment cannot store an error message above 1,024 bytes, and sidecars put words of their own around ours. */
 export const MAX_MESSAGE_BYTES = 900;
+const MIN_FOUND_BYTES = 80;
 
 export interface WireStatus {
   /** gRPC's number. */
@@ -34,7 +35,7 @@ export interface FailedCall {
 
 export function toStatus(error: unknown, call: FailedCall): WireStatus {
   if (error instanceof DriverError) {
-    return wireStatus(error.code, call.scrub(error.message), true);
+    return wireStatus(error.code, fitting(error.text, call.scrub), true);
   }
   const reference = `the driver's log has the cause under request id ${call.requestId}`;
   return call.mayLeaveState
@@ -48,6 +49,16 @@ export function toStatus(error: unknown, call: FailedCall): WireStatus {
 
 function wireStatus(codeName: ErrorCode, message: string, expected: boolean): WireStatus {
   return { code: status[codeName], codeName, message: truncate(message), expected };
+}
+
+/** Where it is too long, what was found is shortened: what to do stands at the end, and is what the reader needs. */
+function fitting(text: ErrorText, scrub: (text: string) => string): string {
+  const whole = scrub(joinText(text));
+  const excess = Buffer.byteLength(whole) - MAX_MESSAGE_BYTES;
+  if (excess <= 0 || text.found === undefined) return whole;
+  const found = scrub(text.found);
+  const left = Math.max(MIN_FOUND_BYTES, Buffer.byteLength(found) - excess);
+  return scrub(joinText({ ...text, found: truncate(found, left) }));
 }
 
 /** At most `maxBytes` of UTF-8, cut between characters and ended by an ellipsis. */

@@ -22,6 +22,15 @@ export async function resolveHostPath(files: Files, hostRoot: string, path: stri
   return posix.join(parent, posix.basename(normal));
 }
 
+/**
+ * As resolveHostPath, of a path that is no mount point: the last component's symlink is followed too. For the driver's
+ * own folder and open-iscsi's files, which an administrator, or the distribution, may keep elsewhere.
+ */
+export async function followHostPath(files: Files, hostRoot: string, path: string): Promise<string> {
+  // Our own root: the kernel does it.
+  return hostRoot === '' ? path : await resolveFolder(files, hostRoot, path);
+}
+
 async function resolveFolder(files: Files, hostRoot: string, folder: string): Promise<string> {
   let resolved = '/';
   const pending = folder.split('/').filter((part) => part !== '');

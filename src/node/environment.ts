@@ -1,7 +1,7 @@
 /** What every operation of the node plugin works with. */
 import type { CommonConfig, NodeConfig } from '../config-types.ts';
 import { BlockDevices } from '../filesystem/block-device.ts';
-import { resolveHostPath } from '../filesystem/host-path.ts';
+import { followHostPath, resolveHostPath } from '../filesystem/host-path.ts';
 import { Mounts } from '../filesystem/mount.ts';
 import type { Initiator } from '../iscsi/initiator/types.ts';
 import type { Commands } from '../system/commands.ts';
@@ -74,7 +74,10 @@ export function createEnvironment(options: NodePluginOptions): NodeEnvironment {
     config,
     mounts: new Mounts({ commands, files, mountInfoPath }),
     devices: new BlockDevices(files, options.sysRoot ?? `${config.hostRoot}/sys`),
-    records: new NodeRecords(files, `${config.hostRoot}${config.stateDir}/node`),
+    records: new NodeRecords(files, async () => {
+      const { hostRoot, stateDir } = config;
+      return `${hostRoot}${await followHostPath(files, hostRoot, `${stateDir}/node`)}`;
+    }),
     outstanding: new Outstanding(),
     onLostData: options.onLostData ?? (() => undefined),
     resolve: (path) => resolveHostPath(files, config.hostRoot, path),

@@ -75,6 +75,7 @@ export type StagedRecord = NodeRecord & { readonly device: RecordedDevice };
 /** Of these an id is a safe file name; ours are `volume-<uuid>`. */
 const SAFE_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$/;
 const SUFFIX = '.json';
+const LEFTOVER = /^\.[A-Za-z0-9][A-Za-z0-9._-]*\.json\.[0-9a-f-]{36}\.tmp$/;
 
 export function isSafeVolumeId(volumeId: string): boolean {
   return SAFE_ID.test(volumeId);
@@ -86,12 +87,13 @@ export function isStaged(record: NodeRecord | undefined): record is StagedRecord
 
 export class NodeRecords {
   readonly #files: Files;
-  readonly #folder: string;
+  readonly #find: () => Promise<string>;
+  #found: Promise<string> | undefined;
 
-  /** `folder` as this process sees it. */
-  constructor(files: Files, folder: string) {
+  /** `folder`: tells where it is, as this process sees it; asked once. */
+  constructor(files: Files, folder: () => Promise<string>) {
     this.#files = files;
-    this.#folder = folder;
+    this.#find = folder;
   }
 
   /**
@@ -102,23 +104,24 @@ export class NodeRecords {
     if (!isSafeVolumeId(volumeId)) return undefined;
     let text: string;
     try {
-      text = await this.#files.readText(this.#path(volumeId));
+      text = await this.#files.readText(await this.#path(volumeId));
     } catch (error) {
       if (isCode(error, 'ENOENT')) return undefined;
       throw error;
     }
-    return this.#parse(volumeId, text);
+    return parse(volumeId, text, await this.#path(volumeId));
   }
 
   async save(record: NodeRecord): Promise<void> {
     await step('node-record-write', async () => {
       const text = `${JSON.stringify(record, undefined, 2)}\n`;
+      const path = await this.#path(record.volumeId);
       try {
-        await this.#files.writeDurably(this.#path(record.volumeId), text, { mode: 0o600 });
+        await this.#files.writeDurably(path, text, { mode: 0o600 });
       } catch (error) {
         if (!isCode(error, 'ENOENT')) throw error;
-        await this.#files.mkdir(this.#folder, { recursive: true, mode: 0o700 });
-        await this.#files.writeDurably(this.#path(record.volumeId), text, { mode: 0o600 });
+        await this.#files.mkdir(await this.#folder(), { recursive: true, mode: 0o700 });
+        await this.#files.writeDurably(path, text, { mode: 0o600 });
       }
     });
   }
@@ -128,7 +131,7 @@ export class NodeRecords {
     if (!isSafeVolumeId(volumeId)) return;
     await step('node-record-remove', async () => {
       try {
-        await this.#files.unlink(this.#path(volumeId));
+        await this.#files.unlink(await this.#path(volumeId));
       } catch (error) {
         if (!isCode(error, 'ENOENT')) throw error;
       }
@@ -138,8 +141,7 @@ export class NodeRecords {
   /** Volume ids of all records; also of those that cannot be understood. */
   async list(): Promise<string[]> {
     try {
-      const names = await this.#files.readdir(this.#folder);
-      return names
+      return (await this.#files.readdir(await this.#folder()))
         .filter((name) => name.endsWith(SUFFIX))
         .map((name) => name.slice(0, -SUFFIX.length))
         .filter(isSafeVolumeId);
@@ -149,25 +151,47 @@ export class NodeRecords {
     }
   }
 
-  #path(volumeId: string): string {
-    return `${this.#folder}/${volumeId}${SUFFIX}`;
+  /** Files of a write that a crash cut short (Files.writeDurably); only while no write is in progress. */
+  async sweep(): Promise<void> {
+    try {
+      const folder = await this.#folder();
+      for (const name of await this.#files.readdir(folder)) {
+        if (LEFTOVER.test(name)) await this.#files.unlink(`${folder}/${name}`);
+      }
+    } catch (error) {
+      if (!isCode(error, 'ENOENT')) throw error;
+    }
   }
 
-  #parse(volumeId: string, text: string): NodeRecord {
-    let found: string;
+  async #folder(): Promise<string> {
+    this.#found ??= this.#find();
     try {
-      const result = recordSchema.safeParse(JSON.parse(text));
-      if (result.success && result.data.volumeId === volumeId) return result.data;
-      found = result.success
-        ? `a record of ${result.data.volumeId}`
-        : result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join(', ');
-    } catch {
-      found = 'no JSON';
+      return await this.#found;
+    } catch (error) {
+      this.#found = undefined;
+      throw error;
     }
-    throw new DriverError('FAILED_PRECONDITION', {
-      problem: `the node state record ${this.#path(volumeId)} is not understood`,
-      found,
-      action: 'if a newer driver wrote it, run that one; otherwise move the file away and drain this node',
-    });
   }
+
+  async #path(volumeId: string): Promise<string> {
+    return `${await this.#folder()}/${volumeId}${SUFFIX}`;
+  }
+}
+
+function parse(volumeId: string, text: string, path: string): NodeRecord {
+  let found: string;
+  try {
+    const result = recordSchema.safeParse(JSON.parse(text));
+    if (result.success && result.data.volumeId === volumeId) return result.data;
+    found = result.success
+      ? `a record of ${result.data.volumeId}`
+      : result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join(', ');
+  } catch {
+    found = 'no JSON';
+  }
+  throw new DriverError('FAILED_PRECONDITION', {
+    problem: `the node state record ${path} is not understood`,
+    found,
+    action: 'if a newer driver wrote it, run that one; otherwise move the file away and drain this node',
+  });
 }

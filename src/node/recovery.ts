@@ -40,6 +40,7 @@ export function isOlder(release: string, [major, minor]: readonly [number, numbe
 
 /** One bad record does not keep the others from being looked at; it is logged and left. */
 export async function recoverRecords(env: NodeEnvironment): Promise<RecoveryResult> {
+  await env.records.sweep();
   const bootId = await env.bootId();
   const sessions = await env.initiator.sessions();
   const volumeIds = await env.records.list();

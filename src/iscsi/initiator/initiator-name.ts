@@ -1,4 +1,5 @@
 /** The host's own iSCSI name, from initiatorname.iscsi. */
+import { followHostPath } from '../../filesystem/host-path.ts';
 import type { Files } from '../../system/files.ts';
 import { errorCode, IscsiError, OPEN_ISCSI_PACKAGE } from './errors.ts';
 import { isIscsiName } from './portal.ts';
@@ -12,7 +13,7 @@ const GENERATE = 'echo "InitiatorName=$(iscsi-iname)"';
 export async function readInitiatorName(files: Files, hostRoot: string, file: string): Promise<string> {
   let text: string;
   try {
-    text = await files.readText(`${hostRoot}${file}`);
+    text = await files.readText(`${hostRoot}${await followHostPath(files, hostRoot, file)}`);
   } catch (error) {
     if (errorCode(error) !== 'ENOENT') throw error;
     throw new IscsiError('missing', `${file} is not there; to do: ${OPEN_ISCSI_PACKAGE}`, { cause: error });

@@ -1,4 +1,5 @@
 /** The initiator adapter over open-iscsi: records, logins, sessions and disks of this node. */
+import { followHostPath } from '../../filesystem/host-path.ts';
 import type { Commands } from '../../system/commands.ts';
 import type { Files } from '../../system/files.ts';
 import { DatabaseLock } from './database-lock.ts';
@@ -125,7 +126,8 @@ export class OpenIscsi implements Initiator {
   async #recordDefaults(): Promise<Map<string, string>> {
     const { files, config } = this.#options;
     try {
-      return parseRecordDefaults(await files.readText(`${config.hostRoot}${ISCSID_CONF}`));
+      const path = await followHostPath(files, config.hostRoot, ISCSID_CONF);
+      return parseRecordDefaults(await files.readText(`${config.hostRoot}${path}`));
     } catch (error) {
       // Without the file open-iscsi uses its built-in defaults, and so do we.
       if (isGone(error)) return new Map();

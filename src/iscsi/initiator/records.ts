@@ -10,7 +10,9 @@
  * Crash points: nothing is ever half-written in nodes/, since the record arrives there by link(2). A temporary file left
  * behind (0600, beside nodes/) is removed by the next write or delete; a lock left behind, see database-lock.ts.
  */
+import { posix } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { followHostPath } from '../../filesystem/host-path.ts';
 import type { Files } from '../../system/files.ts';
 import { step } from '../../system/step.ts';
 import type { DatabaseLock } from './database-lock.ts';
@@ -37,7 +39,10 @@ export class NodeRecords {
   readonly #hostRoot: string;
   readonly #iscsiadm: Iscsiadm;
   readonly #lock: DatabaseLock;
+  /** The nodes/ folder that iscsiadm uses. */
   #database: Promise<string> | undefined;
+  /** All that it may use. Paths on the host, symlinks followed. */
+  #candidates: Promise<string[]> | undefined;
 
   constructor(options: NodeRecordsOptions) {
     this.#files = options.files;
@@ -59,8 +64,8 @@ export class NodeRecords {
     });
     await this.#lock.run(() =>
       step('iscsi-record-write', async () => {
-        const temporary = this.#host(`${database}/${TEMPORARY}`);
-        const folder = this.#host(`${database}/nodes/${targetIqn}`);
+        const temporary = this.#host(temporaryOf(database));
+        const folder = this.#host(`${database}/${targetIqn}`);
         const record = `${folder}/${fileName(portal)}`;
         await this.#unlink(temporary);
         await this.#files.createExclusive(temporary, { ...PATIENT, mode: 0o600 });
@@ -77,8 +82,8 @@ export class NodeRecords {
   async delete(targetIqn: string, portal: Portal | undefined): Promise<void> {
     await this.#deleteDiscovered(targetIqn, portal);
     const present: string[] = [];
-    for (const database of DATABASES) {
-      const names = await this.#names(`${database}/nodes/${targetIqn}`);
+    for (const database of await this.#databases()) {
+      const names = await this.#names(`${database}/${targetIqn}`);
       if (names !== undefined) present.push(database);
     }
     if (present.length === 0) return;
@@ -90,8 +95,8 @@ export class NodeRecords {
   }
 
   async #deleteFrom(database: string, targetIqn: string, portal: Portal | undefined): Promise<void> {
-    await this.#unlink(this.#host(`${database}/${TEMPORARY}`));
-    const folder = `${database}/nodes/${targetIqn}`;
+    await this.#unlink(this.#host(temporaryOf(database)));
+    const folder = `${database}/${targetIqn}`;
     for (const name of (await this.#names(folder)) ?? []) {
       if (isPlainRecord(name, portal)) await this.#unlink(this.#host(`${folder}/${name}`));
     }
@@ -105,8 +110,8 @@ export class NodeRecords {
 
   /** Records that a discovery has made for this portal: they would be logged in beside ours. */
   async #deleteDiscovered(targetIqn: string, portal: Portal | undefined): Promise<void> {
-    for (const database of DATABASES) {
-      const names = (await this.#names(`${database}/nodes/${targetIqn}`)) ?? [];
+    for (const database of await this.#databases()) {
+      const names = (await this.#names(`${database}/${targetIqn}`)) ?? [];
       if (!names.some((name) => isDiscovered(name, portal))) continue;
       const selection = portal === undefined ? [] : ['-p', formatPortal(portal)];
       await step('iscsi-record-delete-discovered', () =>
@@ -121,8 +126,8 @@ export class NodeRecords {
     await step('iscsi-record-new', () =>
       this.#run(['-m', 'node', '-T', targetIqn, '-p', formatPortal(portal), '-o', 'new'], [EXIT.ok]),
     );
-    for (const database of DATABASES) {
-      const names = (await this.#names(`${database}/nodes/${targetIqn}`)) ?? [];
+    for (const database of await this.#databases()) {
+      const names = (await this.#names(`${database}/${targetIqn}`)) ?? [];
       if (names.includes(fileName(portal))) return database;
     }
     throw new IscsiError(
@@ -147,6 +152,24 @@ export class NodeRecords {
     }
   }
 
+  async #databases(): Promise<string[]> {
+    this.#candidates ??= this.#followLinks();
+    try {
+      return await this.#candidates;
+    } catch (error) {
+      this.#candidates = undefined;
+      throw error;
+    }
+  }
+
+  /** One of them may be a link to the other. */
+  async #followLinks(): Promise<string[]> {
+    const paths = await Promise.all(
+      DATABASES.map((database) => followHostPath(this.#files, this.#hostRoot, `${database}/nodes`)),
+    );
+    return [...new Set(paths)];
+  }
+
   /** undefined when the folder is not there. */
   async #names(folder: string): Promise<string[] | undefined> {
     try {
@@ -168,6 +191,11 @@ export class NodeRecords {
   #host(path: string): string {
     return `${this.#hostRoot}${path}`;
   }
+}
+
+/** Beside the folder, in the same file system. */
+function temporaryOf(database: string): string {
+  return `${posix.dirname(database)}/${TEMPORARY}`;
 }
 
 function fileName({ address, port }: Portal): string {

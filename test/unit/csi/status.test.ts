@@ -51,6 +51,16 @@ describe('conversion of errors into a status', () => {
     });
   }
 
+  it('shortens what was found before what is to be done', () => {
+    const text = { problem: 'the volume is gone', found: `canary-canary ${'ü'.repeat(2_000)}`, action: 'look here' };
+    const scrub = (words: string) => words.replaceAll('canary-canary', '*');
+    const { message } = toStatus(new DriverError('ABORTED', text), { ...CALL, scrub });
+    expect(message).to.match(/^the volume is gone; found: \* ü+…; to do: look here$/);
+    expect(Buffer.byteLength(message)).to.be.within(MAX_MESSAGE_BYTES - 4, MAX_MESSAGE_BYTES);
+    const all = { problem: 'p'.repeat(800), found: 'f'.repeat(800), action: 'a'.repeat(800) };
+    expect(Buffer.byteLength(toStatus(new DriverError('ABORTED', all), CALL).message)).to.be.at.most(MAX_MESSAGE_BYTES);
+  });
+
   it('takes secrets out before it cuts, so that none is left in part', () => {
     const message = `${'x'.repeat(MAX_MESSAGE_BYTES - 10)}canary-canary`;
     const scrub = (text: string) => text.replaceAll('canary-canary', '*');

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { resolveHostPath } from '../../../src/filesystem/host-path.ts';
+import { followHostPath, resolveHostPath } from '../../../src/filesystem/host-path.ts';
 import { BlockingFiles } from '../../../src/system/blocking-files.ts';
 
 describe('paths on the host', () => {
@@ -36,6 +36,12 @@ describe('paths on the host', () => {
   it('leaves the last component, and what does not exist, as given', async () => {
     expect(await resolve('/var/lib/kubelet')).to.equal('/var/lib/kubelet');
     expect(await resolve('/none/such/../path//x/')).to.equal('/none/path/x');
+  });
+
+  it('follows the last component too where it is asked to', async () => {
+    expect(await followHostPath(files, root, '/var/lib/kubelet')).to.equal('/data/kubelet');
+    expect(await followHostPath(files, root, '/var/lib/kubelet/none')).to.equal('/data/kubelet/none');
+    expect(await followHostPath(files, '', '/var/lib/kubelet')).to.equal('/var/lib/kubelet');
   });
 
   it('ends a loop of links', async () => {

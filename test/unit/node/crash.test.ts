@@ -1,3 +1,4 @@
+import { existsSync, writeFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { setStepHook } from '../../../src/system/step.ts';
 import { skip } from '../../support/skip.ts';
@@ -213,6 +214,8 @@ describe('crashes and earlier lives: real mounts on loop devices, FAKE initiator
         volume.sh(`sed -i 's/"bootId": "[^"]*"/"bootId": "before"/' '${volume.recordPath}'`);
       }
       broken.sh(`echo '{' > '${broken.recordPath}'`);
+      const leftover = `${bench.folder}/state/node/.${gone.id}.json.11111111-2222-3333-4444-555555555555.tmp`;
+      writeFileSync(leftover, '{');
       bench.initiator.dropSession(gone.targetIqn);
       bench.initiator.calls.length = 0;
       expect(await bench.restart().recover()).to.deep.equal({
@@ -221,6 +224,7 @@ describe('crashes and earlier lives: real mounts on loop devices, FAKE initiator
         unexplained: [foreign],
       });
       expect(bench.initiator.calls).to.deep.equal(['delete record']);
+      expect(existsSync(leftover)).to.equal(false);
       expect(gone.record).to.equal(undefined);
       expect(live.record).not.to.equal(undefined);
       // What an earlier boot made is never reused, even if it is there.

@@ -1,4 +1,4 @@
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat, symlink } from 'node:fs/promises';
 import { expect } from 'chai';
 import { DatabaseLock } from '../../../../src/iscsi/initiator/database-lock.ts';
 import { Iscsiadm } from '../../../../src/iscsi/initiator/iscsiadm.ts';
@@ -25,6 +25,16 @@ describe('initiator: node records', () => {
     };
   });
   afterEach(() => host.remove());
+
+  it("follows an absolute link of the host within the host's root", async () => {
+    await mkdir(host.path('etc'), { recursive: true });
+    await symlink('/data/iscsi', host.path('etc/iscsi'));
+    database = 'data/iscsi';
+    await records.write(IQN, PORTAL, 'text\n');
+    expect(await readFile(host.path(`data/iscsi/${FILE}`), 'utf8')).to.equal('text\n');
+    await records.delete(IQN, undefined);
+    expect(await readdir(host.path('data/iscsi/nodes'))).to.deep.equal([]);
+  });
 
   for (const place of ['etc/iscsi', 'var/lib/iscsi']) {
     it(`finds the database in /${place}, asks iscsiadm once only, writes 0600`, async () => {
