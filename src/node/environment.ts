@@ -8,6 +8,7 @@ import type { Commands } from '../system/commands.ts';
 import type { Files } from '../system/files.ts';
 import { Outstanding } from './outstanding.ts';
 import { NodeRecords } from './records.ts';
+import { Refusals } from './refusals.ts';
 
 export type NodePluginConfig = NodeConfig & Pick<CommonConfig, 'hostRoot' | 'stateDir'>;
 
@@ -32,6 +33,7 @@ export interface NodeEnvironment {
   readonly devices: BlockDevices;
   readonly records: NodeRecords;
   readonly outstanding: Outstanding;
+  readonly refusals: Refusals;
   /** A path that the orchestrator gave, as the mount table names it. */
   resolve(path: string): Promise<string>;
   bootId(): Promise<string>;
@@ -79,6 +81,7 @@ export function createEnvironment(options: NodePluginOptions): NodeEnvironment {
       return `${hostRoot}${await followHostPath(files, hostRoot, `${stateDir}/node`)}`;
     }),
     outstanding: new Outstanding(),
+    refusals: new Refusals(),
     onLostData: options.onLostData ?? (() => undefined),
     resolve: (path) => resolveHostPath(files, config.hostRoot, path),
     bootId: async () => {

@@ -26,6 +26,8 @@ const recordSchema = z
     bootId: z.string(),
     nonce: z.string(),
     targetIqn: z.string(),
+    /** Of the storage host (standing.ts); absent in records of earlier versions. */
+    witnessIqn: z.string().optional(),
     portals: z.array(z.string()).min(1),
     lun: z.number().int(),
     /** VPD page 0x80. */

@@ -53,7 +53,9 @@ export async function stageVolume(env: NodeEnvironment, request: StageRequest): 
     if (request.capability.access.kind === 'mount') {
       await mountStaging(env, { request, stagingPath, device, before: record.device, undo });
     }
-    const staged: NodeRecord = { ...record, stagingPath, phase: 'staged', device };
+    const { witnessIqn = record.witnessIqn } = context;
+    const witness = witnessIqn === undefined ? {} : { witnessIqn };
+    const staged: NodeRecord = { ...record, ...witness, stagingPath, phase: 'staged', device };
     if (JSON.stringify(staged) !== JSON.stringify(record)) await env.records.save(staged);
   } catch (error) {
     return await undo.run(error);
@@ -167,13 +169,14 @@ async function checkCompatible(
 }
 
 function newRecord(request: StageRequest, stagingPath: string, bootId: string): NodeRecord {
-  const { targetIqn, portals, lun, serial, nonce, content } = request.publishContext;
+  const { targetIqn, witnessIqn, portals, lun, serial, nonce, content } = request.publishContext;
   return {
     format: 1,
     volumeId: request.volumeId,
     bootId,
     nonce,
     targetIqn,
+    ...(witnessIqn === undefined ? {} : { witnessIqn }),
     portals: [...portals],
     lun,
     serial,

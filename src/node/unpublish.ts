@@ -10,8 +10,9 @@ import { step } from '../system/step.ts';
 import { describeMount, isDeadMount } from './device.ts';
 import { DEADLINES, type NodeEnvironment } from './environment.ts';
 import type { NodeRecord } from './records.ts';
-import { reachOf, sessionsOf } from './sessions.ts';
+import { sessionsOf } from './sessions.ts';
 import { detachMounts, discardRevoked } from './stale.ts';
+import { standingOf } from './standing.ts';
 
 export async function unpublishVolume(env: NodeEnvironment, volumeId: string, targetPath: string): Promise<void> {
   env.outstanding.assertIdle(volumeId);
@@ -67,7 +68,7 @@ async function revokedSessions(
   const sessions = await sessionsOf(env, volumeId);
   for (const session of sessions) {
     if (session.state === 'LOGGED_IN') return [];
-    if ((await reachOf(env, volumeId, session, record)) !== 'refused') return [];
+    if ((await standingOf(env, volumeId, session, record)).kind !== 'revoked') return [];
   }
   return sessions;
 }

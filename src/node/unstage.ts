@@ -1,10 +1,10 @@
 /**
  * NodeUnstageVolume, from the state record, the sessions and the mount table alone (it gets no publish_context).
  *
- * Session up: everything is written first; while that fails nothing is torn down. Session down and the target refuses
- * this node: the attachment has been revoked, what is unwritten can never be written, and another node may own the
- * volume: discarded, with a line in the log. Session down and the target merely unreachable: it may come back with the
- * data still wanted, so nothing is changed and the call is retried.
+ * Session up: everything is written first; while that fails nothing is torn down. Session down and the attachment
+ * revoked for certain (standing.ts): what is unwritten can never be written, and another node may own the volume:
+ * discarded, with a line in the log. Session down for another or an unknown reason: it may come back with the data still
+ * wanted, so nothing is changed and the call is retried.
  */
 import { DriverError } from '../errors.ts';
 import { isCode } from '../filesystem/block-device.ts';
@@ -20,8 +20,9 @@ import { DEADLINES, type NodeEnvironment } from './environment.ts';
 import { assertNotHeld } from './exclusive.ts';
 import { LostData } from './lost-data.ts';
 import type { NodeRecord } from './records.ts';
-import { portalOf, reachOf, sessionDown, sessionsOf } from './sessions.ts';
+import { portalOf, sessionDown, sessionsOf } from './sessions.ts';
 import { assertNoSession, deleteIscsiRecords, detachMounts, discardRevoked } from './stale.ts';
+import { standingOf } from './standing.ts';
 
 interface Unstaging {
   readonly volumeId: string;
@@ -73,16 +74,16 @@ async function checkStagedHere(env: NodeEnvironment, { volumeId, stagingPath, re
   });
 }
 
-/** @throws DriverError UNAVAILABLE while the session is down and the target cannot be asked */
+/** @throws DriverError UNAVAILABLE while the session is down and nobody can say whether it was revoked */
 async function isRevoked(
   env: NodeEnvironment,
   { volumeId, record }: Unstaging,
   session: IscsiSession,
 ): Promise<boolean> {
   if (session.state === 'LOGGED_IN') return false;
-  const reach = await reachOf(env, volumeId, session, record);
-  if (reach !== 'unreachable') return reach === 'refused';
-  throw sessionDown(volumeId, session, portalOf(session, record));
+  const standing = await standingOf(env, volumeId, session, record);
+  if (standing.kind !== 'undecided') return standing.kind === 'revoked';
+  throw sessionDown(volumeId, session, standing.why);
 }
 
 async function disksOf(env: NodeEnvironment, volumeId: string, session: IscsiSession): Promise<ScsiDisk[]> {

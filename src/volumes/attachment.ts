@@ -232,6 +232,7 @@ function contextOf(deps: BackendDependencies, volume: Volume, attachment: Attach
   }
   return {
     targetIqn: targetIqn(deps.config.iqnPrefix, volume.id),
+    witnessIqn: deps.targets.witnessIqn,
     portals: deps.config.portals,
     lun: 0,
     serial: volume.serial,

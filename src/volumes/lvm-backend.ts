@@ -18,6 +18,7 @@ import { parseParameters } from './parameters.ts';
 import type { PublishContext } from './publish-context.ts';
 import { type ReconcileResult, reconcile } from './reconcile.ts';
 import { VolumeTable } from './volume-table.ts';
+import { witnessed } from './witness.ts';
 
 export class LvmBackend implements Backend {
   readonly #deps: BackendDependencies;
@@ -37,7 +38,8 @@ export class LvmBackend implements Backend {
   async reconcile(): Promise<ReconcileResult> {
     const atStart = this.#notReady !== undefined;
     try {
-      const result = await reconcile(this.#deps, this.#mutex, this.#fences, { atStart });
+      const parts = { deps: this.#deps, mutex: this.#mutex, fences: this.#fences };
+      const result = await witnessed(parts, () => reconcile(this.#deps, this.#mutex, this.#fences, { atStart }));
       this.#notReady = undefined;
       this.#portalProblem = result.portalProblem;
       this.#failures = result.failures;

@@ -6,6 +6,7 @@ import { DriverError } from '../errors.ts';
 import type { FsType, VolumeContent } from './model.ts';
 
 const FORMAT = '1';
+const IQN = /^(iqn|eui|naa)\.[a-zA-Z0-9.:_-]+$/;
 
 export interface ChapCredentials {
   readonly user: string;
@@ -14,6 +15,11 @@ export interface ChapCredentials {
 
 export interface PublishContext {
   readonly targetIqn: string;
+  /**
+   * The target at the same portals that says "not authorized" while every attached volume is exported
+   * (src/iscsi/target/witness.ts); undefined of a controller that has none.
+   */
+  readonly witnessIqn: string | undefined;
   /** "address:port", IPv6 in brackets; at least one. */
   readonly portals: readonly string[];
   readonly lun: number;
@@ -43,6 +49,7 @@ export function encodePublishContext(context: PublishContext): Record<string, st
     sizeBytes: String(context.sizeBytes),
     authentication: context.authentication,
   };
+  if (context.witnessIqn !== undefined) map['witnessIqn'] = context.witnessIqn;
   if (context.chap !== undefined) {
     map['chapUser'] = context.chap.user;
     map['chapPassword'] = context.chap.password;
@@ -65,7 +72,8 @@ export function decodePublishContext(map: Readonly<Record<string, string>>): Pub
   }
   const content = required(map, 'content', /^(raw|ext4|xfs)$/);
   return {
-    targetIqn: required(map, 'targetIqn', /^(iqn|eui|naa)\.[a-zA-Z0-9.:_-]+$/),
+    targetIqn: required(map, 'targetIqn', IQN),
+    witnessIqn: map['witnessIqn'] === undefined ? undefined : required(map, 'witnessIqn', IQN),
     portals: required(map, 'portals', /^[^,\s]+:[0-9]+(,[^,\s]+:[0-9]+)*$/).split(','),
     lun: Number(required(map, 'lun', /^[0-9]{1,3}$/)),
     serial: required(map, 'serial', /^[0-9a-f]{32}$/),

@@ -103,6 +103,11 @@ export function attachmentTag(attachment: Attachment): string {
   return `${PREFIX}att=${fields.map((field) => escapeTagValue(field)).join('#')}`;
 }
 
+/** Also of a format that this version does not understand. */
+export function isAttachmentTag(tag: string): boolean {
+  return tag.startsWith(`${PREFIX}att=`);
+}
+
 /** `none`, `user`, `key:<id>:one` or `key:<id>:mutual`; `key:<id>` in tags that were made before the mode was kept. */
 function authText(auth: Attachment['auth']): string {
   if (auth.kind !== 'derived') return auth.kind;

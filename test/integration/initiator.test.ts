@@ -1,8 +1,8 @@
 /** The initiator adapter on a real node against real LIO targets: iscsid, kernel sessions, SCSI disks. */
 import { expect } from 'chai';
-import type { LoginSpec, ScsiDisk } from '../../src/iscsi/initiator/types.ts';
+import type { IscsiSession, LoginSpec, ScsiDisk, TargetReach } from '../../src/iscsi/initiator/types.ts';
 import { Lab } from '../lab/lab.ts';
-import { type HandMadeTarget, HandMadeTargets } from './support/hand-made-targets.ts';
+import { type HandMadeTarget, HandMadeTargets, WITNESS_IQN } from './support/hand-made-targets.ts';
 import type { AgentCall } from './support/initiator-agent.ts';
 import { InitiatorMachine } from './support/initiator-machine.ts';
 
@@ -56,7 +56,11 @@ describe('initiator', function () {
     ...change,
   });
   const logout = ({ targetIqn, portal }: HandMadeTarget): AgentCall => ['logout', targetIqn, portal];
-  const reach = ({ targetIqn, portal }: HandMadeTarget): AgentCall => ['reach', { targetIqn, portal }];
+  const reach = async ({ targetIqn, portal }: HandMadeTarget): Promise<AgentCall> => {
+    const sessions = (await node.call('sessions')) as readonly IscsiSession[];
+    const sid = sessions.find((session) => session.targetIqn === targetIqn)?.sid ?? 0;
+    return ['reach', { sid, targetIqn, portal }];
+  };
 
   /** Logged in, with its disk. */
   async function attach(target: HandMadeTarget): Promise<ScsiDisk> {
@@ -277,8 +281,21 @@ describe('initiator', function () {
     await targets.enable(kinds.disabled, false);
     await targets.removeTarget(kinds['target removed']);
     await node.machine.waitFor(`test $(grep -l FAILED /sys/class/iscsi_session/*/state | wc -l) = 4`, 60_000);
-    const answers = await node.request({ calls: all.map(reach) });
-    expect(answers.map(({ value }) => value)).to.deep.equal(['logged-in', 'refused', 'refused', 'refused', 'refused']);
+    const calls: AgentCall[] = [];
+    for (const target of all) calls.push(await reach(target));
+    const answers = (await node.request({ calls })).map(({ value }) => value as TargetReach);
+    expect(answers.map((answer) => (answer.kind === 'refused' ? answer.reason : answer.kind))).to.deep.equal([
+      'logged-in',
+      'authorization',
+      'authentication',
+      'unavailable',
+      'unavailable',
+    ]);
+    await targets.makeWitness();
+    const knock: AgentCall = ['knock', { targetIqn: WITNESS_IQN, portal: kinds.healthy.portal }];
+    expect((await node.run([knock]))[0]?.value, 'enabled, without LUN or ACL').to.equal('authorization');
+    await targets.setWitness(false);
+    expect((await node.run([knock]))[0]?.value, 'disabled').to.equal('unavailable');
 
     const [, ...revoked] = all.map((target, index) => ({ target, disk: disks[index] }));
     const ends = await node.request({
@@ -295,12 +312,13 @@ describe('initiator', function () {
 
     await lab.machine('node-1').linkDown();
     await node.machine.waitFor('grep -q FAILED /sys/class/iscsi_session/*/state', 60_000);
-    const [down] = await node.run([reach(kinds.healthy)]);
-    expect(down?.value).to.equal('unreachable');
+    const asked = await reach(kinds.healthy);
+    const [down] = await node.run([asked]);
+    expect(down?.value).to.deep.equal({ kind: 'unreachable' });
     await lab.machine('node-1').linkUp();
     await node.machine.waitFor('grep -q LOGGED_IN /sys/class/iscsi_session/*/state', 60_000);
-    const [up] = await node.run([reach(kinds.healthy)]);
-    expect(up?.value).to.equal('logged-in');
+    const [up] = await node.run([asked]);
+    expect(up?.value).to.deep.equal({ kind: 'logged-in' });
     await node.machine.exec('kill $(cat /run/writer-0); while pgrep -x dd; do sleep 0.1; done');
     await node.run([['removeDisk', disks[0], { flush: true, timeoutMs: 60_000 }], logout(kinds.healthy)]);
   });

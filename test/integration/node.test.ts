@@ -33,6 +33,7 @@ describe('node plugin, without a controller', function () {
   async function prepare(): Promise<void> {
     node = new NodeMachine(lab.machine('node-1'));
     targets = new HandMadeTargets(lab.storage);
+    await targets.makeWitness();
     await node.install();
   }
 
@@ -150,6 +151,18 @@ print(sum(d[i:i+4096]==b for i in range(0,len(d),4096)))"`,
     const user = await node.machine.spawn(`cd ${volume.stagingPath} && echo there && exec sleep 600`);
     await user.waitForLine(/there/, 30_000);
     await sessionDown(volume);
+    // In the middle of a fence, or a user's own password was changed: no proof, whatever the witness says.
+    const barred = await node.failure(volume.unstage);
+    expect(barred.code, barred.message).to.equal('UNAVAILABLE');
+    expect(barred.message).to.match(/wrong credentials/);
+    await targets.removeAcl(volume.target, node.machine.iqn);
+    // A storage host that is not complete refuses live attachments as well: nothing is discarded without the witness.
+    await targets.setWitness(false);
+    const unproven = await node.failure(volume.unstage);
+    expect(unproven.code, unproven.message).to.equal('UNAVAILABLE');
+    expect(unproven.message).to.match(/does not say that all volumes are exported/);
+    expect(await sh(`cat /sys/class/iscsi_session/session*/targetname`)).to.contain(volume.target.targetIqn);
+    await targets.setWitness(true);
     const [, unstaged] = await node.run(volume.unpublish, volume.unstage);
     expect(unstaged?.durationMs).to.be.below(60_000);
     expect(await onDisk(volume)).to.equal('0');

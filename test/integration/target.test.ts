@@ -117,6 +117,7 @@ describe('gates and targets', function () {
           enabled: true,
           portals: [host.portal],
           aclInitiators: [one.machine.iqn],
+          admittedInitiators: [one.machine.iqn],
           backstoreDevice: volume.gatePath,
           sessions: [{ initiatorIqn: one.machine.iqn }],
         } as never);

@@ -16,7 +16,7 @@ import { parseRecordDefaults } from './record-text.ts';
 import { NodeRecords } from './records.ts';
 import { Sessions } from './sessions.ts';
 import { Sysfs } from './sysfs.ts';
-import type { Initiator, IscsiSession, LoginSpec, ScsiDisk, TargetReach } from './types.ts';
+import type { Initiator, IscsiSession, KnockAnswer, LoginSpec, ScsiDisk, TargetReach } from './types.ts';
 
 const ISCSID_CONF = '/etc/iscsi/iscsid.conf';
 const ASK_TIMEOUT_MS = 5_000;
@@ -108,8 +108,14 @@ export class OpenIscsi implements Initiator {
     await this.#records.delete(targetIqn, undefined);
   }
 
-  async reach(spec: { targetIqn: string; portal: string }): Promise<TargetReach> {
+  async reach(spec: { sid: number; targetIqn: string; portal: string }): Promise<TargetReach> {
     return await this.#reach.reach(spec);
+  }
+
+  async knock(spec: { targetIqn: string; portal: string }): Promise<KnockAnswer> {
+    checkTargetName(spec.targetIqn);
+    const answer = await this.#askTarget({ ...spec, chap: undefined, mutualChap: undefined });
+    return answer.kind === 'refused' ? answer.reason : answer.kind;
   }
 
   async #askTarget(spec: LoginSpec): Promise<LoginAnswer> {

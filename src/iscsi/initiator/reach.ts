@@ -1,18 +1,11 @@
 /**
- * Of a session that is down: does the target refuse us, or is it merely unreachable? The difference decides whether
- * unwritten data may be given up, so "refused" is said only when the target itself said so:
- * - at once for class 02h, "initiator error": no access, wrong CHAP, no such target (other targets than LIO);
- * - for 0301h, "service unavailable", when it stays so for some seconds: LIO says it for a target that does not exist or
- *   is disabled (revoked), but also while a booting storage host has not opened this target's portal yet.
- * A target that would let us in, but whose session iscsid has not brought back yet, counts as unreachable.
- *
- * Our controller opens portals last, when every target is complete, so that this window is short. Another program on
- * the storage host may open the same portal long before: the caller weighs "refused" with what it knows of the
- * attachment (it asks only while detaching).
+ * Of a session that is down: what does its target say? Evidence, and no more: what it means for the volume, and whether
+ * unwritten data may be given up, is decided in src/node/standing.ts. A refusal is told only when it has lasted for some
+ * seconds: a target that is being rebuilt, or whose portal is being opened, refuses for a moment.
  */
 import type { LoginAnswer, LoginProbe } from './login-probe.ts';
 import { pollUntil } from './poll.ts';
-import { formatPortal, type Portal, parsePortal } from './portal.ts';
+import { type Portal, parsePortal } from './portal.ts';
 import type { Sessions } from './sessions.ts';
 import type { IscsiSession, TargetReach } from './types.ts';
 
@@ -27,8 +20,14 @@ export interface ReachOptions {
   readonly sessions: Sessions;
   readonly initiatorIqn: () => Promise<string>;
   readonly probe: (probe: LoginProbe) => Promise<LoginAnswer>;
-  /** How long "service unavailable" must stay before it is taken for a refusal; 5,000 when absent. */
+  /** How long a refusal must last before it is told; 5,000 when absent. */
   readonly confirmMs?: number;
+}
+
+interface Asked {
+  readonly sid: number;
+  readonly targetIqn: string;
+  readonly portal: string;
 }
 
 export class Reach {
@@ -39,25 +38,27 @@ export class Reach {
   }
 
   /** See Initiator.reach. */
-  async reach(spec: { targetIqn: string; portal: string }): Promise<TargetReach> {
-    const portal = parsePortal(spec.portal);
-    const session = await this.#session(spec);
-    if (session?.state === 'LOGGED_IN') return 'logged-in';
+  async reach(asked: Asked): Promise<TargetReach> {
+    const portal = parsePortal(asked.portal);
+    const session = await this.#session(asked);
+    if (session?.state === 'LOGGED_IN') return { kind: 'logged-in' };
     // It ended meanwhile. Without it nobody knows the credentials, and a refusal for lack of them would say nothing.
-    if (session === undefined) return 'unreachable';
-    const deadline = Date.now() + (this.#options.confirmMs ?? CONFIRM_MS);
+    if (session === undefined) return { kind: 'unreachable' };
+    const startedAt = performance.now();
     for (;;) {
-      const answer = await this.#ask(spec.targetIqn, portal, session.sid);
-      if (answer.kind === 'refused') return 'refused';
-      if (answer.kind === 'no-answer') return 'unreachable';
+      const answer = await this.#ask(asked, portal);
+      if (answer.kind === 'no-answer') return { kind: 'unreachable' };
       if (answer.kind === 'accepted') break;
-      if (Date.now() >= deadline) return 'refused';
-      if ((await this.#recovers(spec, CONFIRM_INTERVAL_MS)) === true) return 'logged-in';
+      const forMs = Math.round(performance.now() - startedAt);
+      if (forMs >= (this.#options.confirmMs ?? CONFIRM_MS)) {
+        return { kind: 'refused', reason: answer.kind === 'refused' ? answer.reason : 'unavailable', forMs };
+      }
+      if ((await this.#recovers(asked, CONFIRM_INTERVAL_MS)) === true) return { kind: 'logged-in' };
     }
-    return (await this.#recovers(spec, RECOVERY_MS)) === true ? 'logged-in' : 'unreachable';
+    return (await this.#recovers(asked, RECOVERY_MS)) === true ? { kind: 'logged-in' } : { kind: 'accepted' };
   }
 
-  async #ask(targetIqn: string, portal: Portal, sid: number): Promise<LoginAnswer> {
+  async #ask({ sid, targetIqn }: Asked, portal: Portal): Promise<LoginAnswer> {
     const credentials = await this.#options.sessions.credentials(sid);
     return await this.#options.probe({
       portal,
@@ -69,14 +70,13 @@ export class Reach {
     });
   }
 
-  async #recovers(spec: { targetIqn: string; portal: string }, timeoutMs: number): Promise<true | undefined> {
+  async #recovers(asked: Asked, timeoutMs: number): Promise<true | undefined> {
     const probe = async (): Promise<true | undefined> =>
-      (await this.#session(spec))?.state === 'LOGGED_IN' ? true : undefined;
+      (await this.#session(asked))?.state === 'LOGGED_IN' ? true : undefined;
     return await pollUntil(probe, { timeoutMs, intervalMs: POLL_MS });
   }
 
-  async #session(spec: { targetIqn: string; portal: string }): Promise<IscsiSession | undefined> {
-    const found = await this.#options.sessions.find(spec.targetIqn, formatPortal(parsePortal(spec.portal)));
-    return found.find((session) => session.state === 'LOGGED_IN') ?? found[0];
+  async #session({ sid, targetIqn }: Asked): Promise<IscsiSession | undefined> {
+    return (await this.#options.sessions.list(targetIqn)).find((session) => session.sid === sid);
   }
 }

@@ -33,8 +33,23 @@ export interface LoginSpec {
   readonly mutualChap: ChapCredentials | undefined;
 }
 
-/** Why a login or a session's recovery fails, as far as iscsiadm and a portal probe tell. */
-export type TargetReach = 'logged-in' | 'refused' | 'unreachable';
+/** Why the login of a session that is down fails, in the target's own words. What it means is not the adapter's to say. */
+export type TargetReach =
+  | { readonly kind: 'logged-in' }
+  /** The target would let this session in; iscsid has not brought it back yet. */
+  | { readonly kind: 'accepted' }
+  /** Every time it was asked over that many milliseconds; the latest reason. */
+  | { readonly kind: 'refused'; readonly reason: RefusalReason; readonly forMs: number }
+  | { readonly kind: 'unreachable' };
+
+/**
+ * authentication: 0201h, wrong credentials. authorization: 0202h, no access for this initiator. not-found: 0203h.
+ * unavailable: 0301h; of LIO: no such target, or disabled, or not on this portal.
+ */
+export type RefusalReason = 'authentication' | 'authorization' | 'not-found' | 'unavailable' | 'other';
+
+/** What a target answers to a login without credentials. */
+export type KnockAnswer = 'accepted' | RefusalReason | 'no-answer';
 
 export interface Initiator {
   /** iscsiadm there, iscsid answering, modules: [] or what is wrong and which package to install. */
@@ -56,6 +71,8 @@ export interface Initiator {
   /** Ends the session (queued I/O fails) and deletes the record; also records without a session. */
   logout(targetIqn: string, portal: string): Promise<void>;
   deleteRecord(targetIqn: string): Promise<void>;
-  /** Of a session that is down: does the target refuse us (attachment revoked), or is it merely unreachable? */
-  reach(spec: { targetIqn: string; portal: string }): Promise<TargetReach>;
+  /** Of a session that is down: what its target says at that portal, asked with the session's own name and credentials. */
+  reach(spec: { sid: number; targetIqn: string; portal: string }): Promise<TargetReach>;
+  /** Asks any target whether it would let this host in without credentials; makes no session. */
+  knock(spec: { targetIqn: string; portal: string }): Promise<KnockAnswer>;
 }

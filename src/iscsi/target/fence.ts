@@ -83,9 +83,9 @@ export async function disableTarget(fs: ConfigFs, paths: TargetPaths): Promise<F
   return { ...found, acls: [], dynamicInitiators: [] };
 }
 
-async function disable(fs: ConfigFs, paths: TargetPaths): Promise<void> {
+export async function disable(fs: ConfigFs, paths: TargetPaths, step = 'target-disable'): Promise<void> {
   try {
-    await fs.apply([write('target-disable', paths.enable, '0')]);
+    await fs.apply([write(step, paths.enable, '0')]);
   } catch (error) {
     // "Already inactive": an earlier write has got there between our look and now.
     if (errorCode(error) !== 'EINVAL' || (await fs.ask(attribute(paths.enable)))[0] === '1') throw error;

@@ -2,7 +2,7 @@
 import { TargetError } from './errors.ts';
 
 const VOLUME_ID = /^volume-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-const PORTAL_HOLDER = 'portal-';
+export const PORTAL_HOLDER = 'portal-';
 export const HBA_NAME = /^iblock_([0-9]+)$/;
 
 export function isVolumeId(name: string): boolean {
@@ -27,7 +27,7 @@ export class TargetLayout {
     return targetIqn.startsWith(`${this.#iqnPrefix}:`);
   }
 
-  /** The target without LUNs that keeps the portals listening; `owner` keeps those of two volume groups on one host apart. */
+  /** The target without LUNs that keeps the portals listening, and is the witness; `owner` keeps those of two volume groups on one host apart. */
   portalHolder(owner: string): string {
     return `${this.#iqnPrefix}:${PORTAL_HOLDER}${owner.toLowerCase().replaceAll(/[^a-z0-9.-]/g, '-')}`;
   }

@@ -15,6 +15,7 @@ import { listForeignTargets, listTargets } from './list.ts';
 import { Portals } from './portals.ts';
 import { checkSpec } from './spec-check.ts';
 import type { TargetSpec, TargetState, Targets } from './types.ts';
+import { disableWitness, enableWitness } from './witness.ts';
 
 export interface LioTargetsOptions {
   readonly files: Files;
@@ -105,6 +106,18 @@ export class LioTargets implements Targets {
           : [makeFolder('target-holder-make', paths.iqn), makeFolder('target-holder-tpg-make', paths.tpg)];
       await this.#portals.converge(fs, paths, found?.portals ?? [], { before, after: [] });
     });
+  }
+
+  get witnessIqn(): string {
+    return this.#holder;
+  }
+
+  /** @throws TargetError; TargetTimeoutError when the kernel does not answer. */
+  async setWitness(isComplete: boolean): Promise<void> {
+    const paths = this.#layout.target(this.#holder);
+    await this.#exclusive(this.#holder, ENSURE_TIMEOUT_MS, (fs) =>
+      isComplete ? enableWitness(fs, paths) : disableWitness(fs, paths),
+    );
   }
 
   async revoke(targetIqn: string, initiatorIqn: string, options: { timeoutMs: number }): Promise<void> {

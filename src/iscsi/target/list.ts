@@ -1,8 +1,9 @@
 /** Everything of ours that LIO has, also what is left of half-built or half-removed targets. */
+import { hasMappedLun, withCredentials } from './acl.ts';
 import type { ConfigFs } from './configfs.ts';
-import { folder } from './configfs-calls.ts';
-import { readBackstore, readHbaNames, readHbas, readTarget } from './inventory.ts';
-import { HBA_NAME, isVolumeId, type TargetLayout } from './layout.ts';
+import { attribute, folder } from './configfs-calls.ts';
+import { type FoundTarget, readBackstore, readHbaNames, readHbas, readTarget } from './inventory.ts';
+import { HBA_NAME, isVolumeId, type TargetLayout, type TargetPaths } from './layout.ts';
 import type { TargetState } from './types.ts';
 
 /** So that the calls of one target do not wait behind those of a thousand others until their deadline. */
@@ -24,7 +25,8 @@ export async function listTargets(fs: ConfigFs, layout: TargetLayout): Promise<T
   await forEach(
     iqns.filter((name) => layout.isOurPrefix(name) && !layout.isPortalHolder(name)),
     async (targetIqn) => {
-      const found = await readTarget(fs, layout.target(targetIqn));
+      const paths = layout.target(targetIqn);
+      const found = await readTarget(fs, paths);
       if (found === undefined) return;
       const volumeId = layout.volumeIdOf(targetIqn);
       const initiators = found.acls.filter((acl) => acl.hasSession).map((acl) => acl.initiatorIqn);
@@ -34,6 +36,7 @@ export async function listTargets(fs: ConfigFs, layout: TargetLayout): Promise<T
         enabled: found.enabled,
         portals: found.portals,
         aclInitiators: found.acls.map((acl) => acl.initiatorIqn),
+        admittedInitiators: await admitted(fs, paths, found),
         backstoreDevice: volumeId === undefined ? undefined : devices.get(volumeId),
         sessions: [...initiators, ...found.dynamicInitiators].map((initiatorIqn) => ({ initiatorIqn })),
       });
@@ -42,7 +45,7 @@ export async function listTargets(fs: ConfigFs, layout: TargetLayout): Promise<T
   const withTarget = new Set(states.map((state) => state.volumeId));
   for (const [volumeId, backstoreDevice] of devices) {
     if (withTarget.has(volumeId)) continue;
-    const nothing = { enabled: false, portals: [], aclInitiators: [], sessions: [] };
+    const nothing = { enabled: false, portals: [], aclInitiators: [], admittedInitiators: [], sessions: [] };
     states.push({ volumeId, targetIqn: layout.iqnOf(volumeId), backstoreDevice, ...nothing });
   }
   return states.sort((a, b) => (a.targetIqn < b.targetIqn ? -1 : 1));
@@ -67,6 +70,19 @@ export async function listForeignTargets(
     },
   );
   return found.sort((a, b) => (a.targetIqn < b.targetIqn ? -1 : 1));
+}
+
+async function admitted(fs: ConfigFs, paths: TargetPaths, { acls }: FoundTarget): Promise<string[]> {
+  const [[authentication], secured] = await Promise.all([
+    fs.ask(attribute(`${paths.tpg}/attrib/authentication`)),
+    withCredentials(
+      fs,
+      acls.map(({ initiatorIqn }) => paths.acl(initiatorIqn)),
+    ),
+  ]);
+  return acls
+    .filter((acl, index) => hasMappedLun(acl) && (authentication === '0' || secured[index] === true))
+    .map(({ initiatorIqn }) => initiatorIqn);
 }
 
 async function forEach<T>(items: readonly T[], action: (item: T) => Promise<void>): Promise<void> {

@@ -20,6 +20,16 @@ const FIXED: readonly (readonly [string, string])[] = [
   ['param/MaxConnections', '1'],
 ];
 
+/** Who may log in, and how: values for configfs.differences, or to be written one after the other. */
+export function groupSettings(
+  paths: TargetPaths,
+  authentication: '0' | '1',
+): { readonly step: string; readonly path: string; readonly text: string }[] {
+  return [['attrib/authentication', authentication] as const, ...FIXED].map(([name, text]) => {
+    return { step: STEP, path: `${paths.tpg}/${name}`, text };
+  });
+}
+
 /** Makes target and portal group, disabled, and sets what differs; then LUN 0. */
 export async function portalGroupChanges(
   fs: ConfigFs,
@@ -28,9 +38,7 @@ export async function portalGroupChanges(
   authentication: '0' | '1',
   backstorePath: string,
 ): Promise<Mutation[]> {
-  const wanted = [['attrib/authentication', authentication] as const, ...FIXED].map(([name, text]) => {
-    return { step: STEP, path: `${paths.tpg}/${name}`, text };
-  });
+  const wanted = groupSettings(paths, authentication);
   const group =
     found?.hasPortalGroup === true
       ? await differences(fs, wanted)

@@ -12,6 +12,7 @@ import { log } from '../../system/context.ts';
 import type { Files } from '../../system/files.ts';
 import { step } from '../../system/step.ts';
 import { errorCode } from './configfs.ts';
+import { PORTAL_HOLDER } from './layout.ts';
 
 export interface ShutdownUnitOptions {
   readonly files: Files;
@@ -27,12 +28,14 @@ const FOLDER = '/run/systemd/system';
 const STOP_TIMEOUT_S = 30;
 
 /**
- * Portals first: an initiator must find nobody there ("try again later"), not a host that refuses it. `$$`: a dollar
- * that systemd does not expand itself (systemd.service(5)).
+ * The witness first (witness.ts): from then on no refusal is taken for a revoked attachment. Then the portals: an initiator
+ * is to find nobody there ("try again later"), not a host that refuses it. `$$`: a dollar that systemd does not expand
+ * itself (systemd.service(5)).
  */
 export function shutdownUnitText(iqnPrefix: string): string {
   const script = [
     'cd /sys/kernel/config/target/iscsi || exit 0',
+    `for e in ${iqnPrefix}:${PORTAL_HOLDER}*/tpgt_1/enable; do [ -e "$$e" ] && echo 0 >"$$e"; done`,
     `for p in ${iqnPrefix}:*/tpgt_1/np/*; do [ -d "$$p" ] && rmdir "$$p"; done`,
     `for e in ${iqnPrefix}:*/tpgt_1/enable; do [ "$$(cat "$$e")" = 1 ] && echo 0 >"$$e"; done`,
     'exit 0',

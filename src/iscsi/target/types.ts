@@ -39,6 +39,8 @@ export interface TargetState {
   readonly enabled: boolean;
   readonly portals: readonly string[];
   readonly aclInitiators: readonly string[];
+  /** Of these, whose access is complete: mapped LUN, and credentials where the target asks for any. */
+  readonly admittedInitiators: readonly string[];
   readonly backstoreDevice: string | undefined;
   readonly sessions: readonly SessionInfo[];
 }
@@ -61,11 +63,15 @@ export interface Targets {
   /** Adds the configured portals to an otherwise complete target. */
   openPortals(targetIqn: string): Promise<void>;
   /**
-   * Makes the configured portals listen, whether a volume is exported or not: a target of our own without LUNs or ACLs,
-   * never enabled, holds them. Without it the last volume's portal goes with its target, and an initiator can't tell
+   * Makes the configured portals listen, whether a volume is exported or not: a target of our own without LUNs or ACLs
+   * holds them. Without it the last volume's portal goes with its target, and an initiator can't tell
    * "you have been cut off" from "the storage host is down". list() leaves it out.
    */
   holdPortals(): Promise<void>;
+  /** That target, by which initiators tell a revoked attachment from a host that is not complete (witness.ts). */
+  readonly witnessIqn: string;
+  /** Whether every attached volume is known to be exported. It stays so until the next call, also without this process. */
+  setWitness(isComplete: boolean): Promise<void>;
   /** Ends one initiator's sessions and bars it: random password, cmdsn_depth, mapped LUN, ACL. Others are not disturbed. */
   revoke(targetIqn: string, initiatorIqn: string, options: { timeoutMs: number }): Promise<void>;
   /** `enable` ← 0: ends every session of the target; then each ACL is removed (waits for its sessions). */

@@ -18,6 +18,8 @@ export interface HandMadeOptions {
 }
 
 const PREFIX = 'iqn.2010-10.org.openstack:';
+const WITNESS = 'portal-hand-made';
+export const WITNESS_IQN = `${PREFIX}${WITNESS}`;
 const CONFIGFS = '/sys/kernel/config/target';
 
 export class HandMadeTargets {
@@ -50,6 +52,17 @@ export class HandMadeTargets {
       echo ${chap === undefined ? 0 : 1} > $T/attrib/authentication
       mkdir $T/np/${this.portal}; echo 1 > $T/enable`);
     return { name, targetIqn: `${PREFIX}${name}`, portal: this.portal, serial };
+  }
+
+  /** As the controller's: at the same portal, enabled, with no LUN and no access for anybody. */
+  async makeWitness(): Promise<void> {
+    await this.#storage.exec(`set -e; ${paths(WITNESS)}
+      mkdir -p ${CONFIGFS}/iscsi $T; mkdir -p $T/np/${this.portal}
+      echo 1 > $T/attrib/authentication; echo 0 > $T/attrib/generate_node_acls; echo 1 > $T/enable`);
+  }
+
+  async setWitness(isComplete: boolean): Promise<void> {
+    await this.#storage.exec(`${paths(WITNESS)}; echo ${isComplete ? 1 : 0} > $T/enable`);
   }
 
   async grow(target: HandMadeTarget, sizeMib: number): Promise<void> {

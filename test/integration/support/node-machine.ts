@@ -7,7 +7,7 @@ import type { VolumeStats } from '../../../src/node/operations.ts';
 import type { AccessMode, VolumeContent } from '../../../src/volumes/model.ts';
 import type { PublishContext } from '../../../src/volumes/publish-context.ts';
 import type { Machine } from '../../lab/machine.ts';
-import type { HandMadeTarget } from './hand-made-targets.ts';
+import { type HandMadeTarget, WITNESS_IQN } from './hand-made-targets.ts';
 import type { NodeAgentAnswer, NodeAgentRequest, NodeCall } from './node-agent.ts';
 
 const AGENT = '/opt/node-agent/agent.mjs';
@@ -132,6 +132,7 @@ export class NodeVolume {
     const { targetIqn, portal, serial } = this.target;
     const publishContext: PublishContext = {
       targetIqn,
+      witnessIqn: WITNESS_IQN,
       portals: [portal],
       lun: 0,
       serial,

@@ -107,6 +107,7 @@ export class FakeBackend implements Backend {
       this.volumes.set(volume.id, { ...volume, attachments: [...volume.attachments, attachment] });
     }
     return {
+      witnessIqn: undefined,
       targetIqn: `iqn.2010-10.org.openstack:${volume.id}`,
       portals: ['192.0.2.1:3260'],
       lun: 0,

@@ -9,6 +9,7 @@ import { mountOptions, stagingOptions } from '../../../src/node/mount-options.ts
 import { Outstanding, StillRunningError } from '../../../src/node/outstanding.ts';
 import type { NodeRecord } from '../../../src/node/records.ts';
 import { isOlder } from '../../../src/node/recovery.ts';
+import { Refusals } from '../../../src/node/refusals.ts';
 import { isTargetOf } from '../../../src/node/sessions.ts';
 import { staleReason } from '../../../src/node/stale.ts';
 import { Undo } from '../../../src/node/undo.ts';
@@ -150,6 +151,17 @@ describe('rules of the node plugin', () => {
       false,
       false,
     ]);
+  });
+
+  it('refusals: counted while they go on, anew after one answer of another kind, or after a long silence', () => {
+    const refusals = new Refusals();
+    expect(refusals.note('a', 5_000, 10_000)).to.equal(5_000);
+    expect(refusals.note('a', 5_000, 130_000)).to.equal(125_000);
+    expect(refusals.note('b', 5_000, 130_000)).to.equal(5_000);
+    expect(refusals.note('a', 5_000, 500_000)).to.equal(5_000);
+    expect(refusals.note('a', 5_000, 620_000)).to.equal(125_000);
+    refusals.forget('a');
+    expect(refusals.note('a', 5_000, 630_000)).to.equal(5_000);
   });
 
   describe('undo', () => {

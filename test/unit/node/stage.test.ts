@@ -4,7 +4,8 @@ import { IscsiError } from '../../../src/iscsi/initiator/errors.ts';
 import { skip } from '../../support/skip.ts';
 import { hasProgram } from '../filesystem/support/direct-commands.ts';
 import { MountNamespace, noLoopsReason, run } from '../filesystem/support/loop-devices.ts';
-import { type BenchVolume, failure, MIB, NodeBench } from './support/node-bench.ts';
+import { REFUSED } from './support/fake-initiator.ts';
+import { type BenchVolume, failure, MIB, NodeBench, PORTAL } from './support/node-bench.ts';
 
 describe('stage and unstage: real mounts on loop devices, FAKE initiator', () => {
   let bench: NodeBench;
@@ -23,7 +24,9 @@ describe('stage and unstage: real mounts on loop devices, FAKE initiator', () =>
     initiator.loginError = undefined;
     initiator.flushError = undefined;
     initiator.logoutError = undefined;
-    initiator.reachAnswer = 'unreachable';
+    initiator.reachAnswer = { kind: 'unreachable' };
+    initiator.reachAnswers.clear();
+    initiator.witnessAnswers = ['authorization'];
     initiator.hidesDisk = false;
   });
 
@@ -512,7 +515,7 @@ describe('stage and unstage: real mounts on loop devices, FAKE initiator', () =>
       const volume = bench.ext4();
       await volume.stage();
       volume.session.state = 'FAILED';
-      bench.initiator.reachAnswer = 'logged-in';
+      bench.initiator.reachAnswer = { kind: 'logged-in' };
       await volume.publish();
       await volume.unpublish();
       await volume.unstage();
@@ -549,12 +552,78 @@ describe('stage and unstage: real mounts on loop devices, FAKE initiator', () =>
       await volume.stage();
       volume.sh(`echo unwritten > '${volume.stagingPath}/file'`);
       volume.session.state = 'FAILED';
-      bench.initiator.reachAnswer = 'refused';
+      bench.initiator.reachAnswer = REFUSED;
       bench.initiator.calls.length = 0;
       const programs = bench.commands.requests.length;
       await volume.unstage();
-      expect(bench.initiator.calls).to.deep.equal(['reach', 'logout offline', 'delete record']);
+      expect(bench.initiator.calls).to.deep.equal([
+        'knock portal-cinder-volumes',
+        'reach',
+        'knock portal-cinder-volumes',
+        'logout offline',
+        'delete record',
+      ]);
       expect(bench.commands.programs.slice(programs)).to.deep.equal(['umount']);
+      volume.expectNothingLeft();
+    });
+
+    it('refused without proof that all volumes are exported: waited for, nothing discarded', async () => {
+      const volume = bench.ext4();
+      await volume.stage();
+      volume.session.state = 'FAILED';
+      const { initiator } = bench;
+      initiator.reachAnswer = REFUSED;
+      initiator.calls.length = 0;
+      for (const answers of [
+        ['unavailable'],
+        ['no-answer'],
+        ['not-found'],
+        ['accepted'],
+        ['unavailable', 'authorization'],
+        ['authorization', 'unavailable'],
+      ] as const) {
+        initiator.witnessAnswers = [...answers];
+        await failure(volume.unstage(), 'UNAVAILABLE', /refuses.*does not say that all volumes are exported/);
+      }
+      await failure(volume.publish(), 'UNAVAILABLE', /refuses/);
+      initiator.witnessAnswers = ['authorization'];
+      // Credentials change in the course of a fence, and a user's own may be wrong: that proves nothing.
+      initiator.reachAnswer = { kind: 'refused', reason: 'authentication', forMs: 5_000 };
+      await failure(volume.unstage(), 'UNAVAILABLE', /wrong credentials/);
+      expect(initiator.calls.filter((call) => !/^(knock|reach)/.test(call))).to.deep.equal([]);
+      expect(volume.mounts).to.have.length(1);
+      initiator.reachAnswer = { kind: 'refused', reason: 'authorization', forMs: 5_000 };
+      await failure(volume.publish(), 'FAILED_PRECONDITION', /has been revoked/);
+      await volume.unstage();
+      volume.expectNothingLeft();
+    });
+
+    it('several portals: the others of the record are asked too', async () => {
+      const volume = bench.raw();
+      const publishContext = { ...volume.context, portals: [PORTAL, '10.0.0.2:3260', '10.0.0.3:3260'] };
+      const { initiator } = bench;
+      await volume.stage({ publishContext });
+      volume.session.state = 'FAILED';
+      initiator.reachAnswers.set('10.0.0.2:3260', { kind: 'accepted' });
+      initiator.reachAnswers.set('10.0.0.3:3260', REFUSED);
+      await failure(volume.unstage(), 'UNAVAILABLE', /10.0.0.2:3260 lets this node in/);
+      initiator.reachAnswers.delete('10.0.0.2:3260');
+      await volume.unstage();
+      expect(initiator.calls).to.include('logout offline');
+      volume.expectNothingLeft();
+    });
+
+    it('an attachment without a witness: ten minutes of refusals alone', async () => {
+      const volume = bench.raw();
+      await volume.stage({ publishContext: { ...volume.context, witnessIqn: undefined } });
+      volume.session.state = 'FAILED';
+      const { initiator } = bench;
+      initiator.calls.length = 0;
+      initiator.reachAnswer = REFUSED;
+      await failure(volume.unstage(), 'UNAVAILABLE', /for 5 s of the 600.*no witness/);
+      initiator.reachAnswer = { kind: 'refused', reason: 'unavailable', forMs: 600_000 };
+      await volume.unstage();
+      expect(initiator.calls).to.deep.equal(['reach', 'reach', 'logout offline', 'delete record']);
       volume.expectNothingLeft();
     });
 
@@ -563,7 +632,7 @@ describe('stage and unstage: real mounts on loop devices, FAKE initiator', () =>
       await volume.stage();
       const user = await bench.namespace.enter(volume.stagingPath);
       volume.session.state = 'FREE';
-      bench.initiator.reachAnswer = 'refused';
+      bench.initiator.reachAnswer = REFUSED;
       await volume.unstage();
       volume.expectNothingLeft();
       await user.leave();

@@ -45,6 +45,9 @@ export class FakeHost {
   /** Dies at the n-th mutation from now on, before or after it takes effect. */
   crashAt: { call: number; when: 'before' | 'after' } | undefined;
   chapKeys: ChapKeys | undefined;
+  /** Does it say that every attached volume is exported? In LIO: it outlives the controller, and not the host. */
+  witness = false;
+  readonly witnessed: boolean[] = [];
   wipeBacklog: { bytes: number; etaSeconds: number | undefined } = { bytes: 0, etaSeconds: undefined };
   /** What an adapter throws at the call of that name, every time. */
   readonly failures = new Map<string, Error>();
@@ -222,6 +225,7 @@ export class FakeHost {
         enabled: target.enabled,
         portals: target.portals ? this.config.portals : [],
         aclInitiators: target.acls.map((acl) => acl.initiatorIqn),
+        admittedInitiators: target.acls.map((acl) => acl.initiatorIqn),
         backstoreDevice: target.devicePath,
         sessions: [],
       })),
@@ -247,6 +251,11 @@ export class FakeHost {
         for (const target of this.targets.values()) if (target.targetIqn === iqn) target.portals = true;
       }),
     holdPortals: () => this.#mutate('target-hold', () => {}),
+    witnessIqn: 'iqn.2010-10.org.openstack:portal-cinder-volumes',
+    setWitness: async (isComplete) => {
+      this.witness = isComplete;
+      this.witnessed.push(isComplete);
+    },
     revoke: (iqn, initiatorIqn) =>
       this.#mutate('target-revoke', () => {
         for (const [id, target] of this.targets) {
@@ -299,6 +308,7 @@ export class FakeHost {
   powerCycle(): void {
     this.gates.clear();
     this.targets.clear();
+    this.witness = false;
     for (const lv of this.lvs.values()) lv.active = false;
   }
 

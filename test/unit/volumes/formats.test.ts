@@ -176,6 +176,7 @@ describe('tags', () => {
 describe('publish_context', () => {
   const context: PublishContext = {
     targetIqn: `iqn.2010-10.org.openstack:${ID}`,
+    witnessIqn: undefined,
     portals: ['192.0.2.1:3260', '[2001:db8::1]:3260'],
     lun: 0,
     serial: 'ab'.repeat(16),
@@ -197,6 +198,10 @@ describe('publish_context', () => {
       content: { kind: 'raw' },
     };
     expect(decodePublishContext(encodePublishContext(bare))).to.deep.equal(bare);
+    const witnessed = { ...context, witnessIqn: 'iqn.2010-10.org.openstack:portal-cinder-volumes' };
+    expect(decodePublishContext(encodePublishContext(witnessed))).to.deep.equal(witnessed);
+    const malformed = { ...encodePublishContext(context), witnessIqn: 'a b' };
+    expect(codeOf(() => decodePublishContext(malformed))).to.equal('INVALID_ARGUMENT');
   });
 
   it('names the key that is missing or malformed, and never shows a value', () => {

@@ -6,7 +6,7 @@ import { Sysfs } from '../../../../src/iscsi/initiator/sysfs.ts';
 import { FakeHost } from './support/host.ts';
 
 const IQN = 'iqn.2010-10.org.openstack:vol1';
-const SPEC = { targetIqn: IQN, portal: '10.77.0.10:3260' };
+const SPEC = { sid: 1, targetIqn: IQN, portal: '10.77.0.10:3260' };
 
 /** The target's answers are scripted here; the lab test asks real targets. */
 describe('initiator: reach', () => {
@@ -34,17 +34,18 @@ describe('initiator: reach', () => {
     host.session({ sid: 1, host: 6, targetIqn: IQN, state, username: 'u', password: 'p' });
 
   it('asks nobody while the session is up, or when there is none', async () => {
-    expect(await reach.reach(SPEC)).to.equal('unreachable');
+    expect(await reach.reach(SPEC)).to.deep.equal({ kind: 'unreachable' });
     await session('LOGGED_IN');
-    expect(await reach.reach(SPEC)).to.equal('logged-in');
+    expect(await reach.reach(SPEC)).to.deep.equal({ kind: 'logged-in' });
     expect(probes).to.deep.equal([]);
   });
 
-  it("asks with the session's own name and credentials, and believes a refusal at once", async () => {
+  it("asks with the session's own name and credentials, at whichever portal", async () => {
     await session('FAILED');
     answers = [{ kind: 'refused', reason: 'authorization' }];
-    expect(await reach.reach(SPEC)).to.equal('refused');
-    expect(probes).to.have.length(1);
+    expect(await reach.reach(SPEC)).to.deep.include({ kind: 'refused', reason: 'authorization' });
+    expect(await reach.reach({ ...SPEC, portal: '10.77.0.11:3260' })).to.deep.include({ kind: 'refused' });
+    expect(probes.at(-1)?.portal).to.deep.equal({ address: '10.77.0.11', port: 3260 });
     expect(probes[0]).to.deep.include({
       initiatorIqn: 'iqn.1993-08.org.debian:01:lab-node-1',
       targetIqn: IQN,
@@ -53,28 +54,33 @@ describe('initiator: reach', () => {
     });
   });
 
-  it('is unreachable without an answer, and while a target that lets us in has not got us back', async () => {
+  it('tells silence from a target that lets us in and has not got us back', async () => {
     await session('FAILED');
     answers = [{ kind: 'no-answer', detail: 'silence' }];
-    expect(await reach.reach(SPEC)).to.equal('unreachable');
+    expect(await reach.reach(SPEC)).to.deep.equal({ kind: 'unreachable' });
     answers = [{ kind: 'accepted' }];
-    expect(await reach.reach(SPEC)).to.equal('unreachable');
+    expect(await reach.reach(SPEC)).to.deep.equal({ kind: 'accepted' });
   });
 
-  it('takes "service unavailable" for a refusal only when it stays', async () => {
+  it('tells a refusal of whatever kind only when it stays', async () => {
     await session('FAILED');
-    answers = [{ kind: 'unavailable' }, { kind: 'no-answer', detail: 'rebooting' }];
-    expect(await reach.reach(SPEC)).to.equal('unreachable');
-    answers = [{ kind: 'unavailable' }];
-    const startedAt = Date.now();
-    expect(await reach.reach(SPEC)).to.equal('refused');
-    expect(Date.now() - startedAt).to.be.at.least(1_500);
+    for (const answer of [{ kind: 'unavailable' }, { kind: 'refused', reason: 'authorization' }] as const) {
+      answers = [answer, { kind: 'no-answer', detail: 'rebooting' }];
+      expect(await reach.reach(SPEC)).to.deep.equal({ kind: 'unreachable' });
+      answers = [answer, { kind: 'accepted' }];
+      expect(await reach.reach(SPEC)).to.deep.equal({ kind: 'accepted' });
+    }
+    answers = [{ kind: 'refused', reason: 'authorization' }, { kind: 'unavailable' }];
+    const told = await reach.reach(SPEC);
+    if (told.kind !== 'refused') return expect.fail(told.kind);
+    expect(told.reason).to.equal('unavailable');
+    expect(told.forMs).to.be.at.least(1_500);
   });
 
   it('sees a session that comes back meanwhile', async () => {
     await session('FAILED');
     answers = [{ kind: 'unavailable' }];
     setTimeout(() => void host.write('sys/class/iscsi_session/session1/state', 'LOGGED_IN\n'), 200);
-    expect(await reach.reach(SPEC)).to.equal('logged-in');
+    expect(await reach.reach(SPEC)).to.deep.equal({ kind: 'logged-in' });
   });
 });

@@ -223,7 +223,48 @@ describe('targets', () => {
     expect(await errorOf(failing.remove(VOLUME, IQN, { timeoutMs: 100 }))).to.have.property('code', 'EIO');
   });
 
-  it('have a holder that keeps the portals, is never enabled, and is no target of a volume', async () => {
+  it('have a witness, the holder of the portals: enabled without access for anybody, and silent until then', async () => {
+    const enable = `iscsi/${PREFIX}:portal-cinder-volumes/tpgt_1/enable`;
+    await targets.setWitness(false);
+    expect(lio.changes).to.deep.equal([]);
+    expect(await errorOf(targets.setWitness(true))).to.be.instanceOf(TargetError);
+    await targets.holdPortals();
+    expect(targets.witnessIqn).to.equal(`${PREFIX}:portal-cinder-volumes`);
+    expect(lio.text(enable)).to.equal('0\n');
+    await targets.setWitness(true);
+    const attributes = `iscsi/${PREFIX}:portal-cinder-volumes/tpgt_1/attrib`;
+    expect(lio.text(enable)).to.equal('1\n');
+    for (const [name, value] of [
+      ['authentication', '1'],
+      ['generate_node_acls', '0'],
+      ['demo_mode_discovery', '0'],
+    ])
+      expect(lio.text(`${attributes}/${name}`), name).to.equal(`${value}\n`);
+    expect(lio.changes.at(-1)).to.equal(`write ${enable} 1`);
+    lio.changes.length = 0;
+    await targets.setWitness(true);
+    await targets.holdPortals();
+    expect(lio.changes).to.deep.equal([]);
+    await targets.setWitness(false);
+    await targets.setWitness(false);
+    expect(lio.changes).to.deep.equal([`write ${enable} 0`]);
+    expect(await targets.list()).to.deep.equal([]);
+  });
+
+  it('tell who can really log in: with the mapped LUN, and with credentials where they are asked for', async () => {
+    await targets.ensure(spec({ acls: [acl(), acl(OTHER)] }));
+    const admitted = async (): Promise<readonly string[] | undefined> => (await targets.list())[0]?.admittedInitiators;
+    expect(await admitted()).to.deep.equal([NODE, OTHER]);
+    lio.nodes.set(`${lio.root}/target/${TPG}/acls/${OTHER}/auth/userid`, { kind: 'attribute', text: 'NULL\n' });
+    expect(await admitted()).to.deep.equal([NODE]);
+    lio.nodes.set(`${lio.root}/target/${TPG}/attrib/authentication`, { kind: 'attribute', text: '0\n' });
+    expect(await admitted()).to.deep.equal([NODE, OTHER]);
+    for (const path of lio.nodes.keys())
+      if (path.includes(`/acls/${NODE}/lun_0/`) && path.endsWith('/lun')) lio.nodes.delete(path);
+    expect(await admitted()).to.deep.equal([OTHER]);
+  });
+
+  it('have a holder that keeps the portals, is not enabled with it, and is no target of a volume', async () => {
     await targets.holdPortals();
     const holder = `iscsi/${PREFIX}:portal-cinder-volumes`;
     expect(lio.changes).to.deep.equal([
@@ -263,6 +304,7 @@ describe('targets', () => {
         enabled: false,
         portals: [],
         aclInitiators: [],
+        admittedInitiators: [],
       },
     ]);
     expect(await other.listForeign()).to.deep.equal([{ targetIqn: IQN, volumeId: VOLUME }]);
@@ -282,6 +324,7 @@ describe('targets', () => {
       enabled: true,
       portals: ['10.0.0.1:3260'],
       aclInitiators: [NODE],
+      admittedInitiators: [NODE],
       backstoreDevice: '/dev/mapper/gate-1',
       sessions: [{ initiatorIqn: NODE }],
     });

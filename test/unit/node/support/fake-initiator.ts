@@ -8,6 +8,7 @@ import { IscsiError } from '../../../../src/iscsi/initiator/errors.ts';
 import type {
   Initiator,
   IscsiSession,
+  KnockAnswer,
   LoginSpec,
   ScsiDisk,
   TargetReach,
@@ -23,6 +24,8 @@ export interface FakeTarget {
   readOnly: boolean;
 }
 
+export const REFUSED: TargetReach = { kind: 'refused', reason: 'unavailable', forMs: 5_000 };
+
 export type MutableSession = { -readonly [Key in keyof IscsiSession]: IscsiSession[Key] };
 
 export class FakeInitiator implements Initiator {
@@ -32,7 +35,11 @@ export class FakeInitiator implements Initiator {
   readonly iscsiRecords = new Set<string>();
   /** What was done, in order. */
   readonly calls: string[] = [];
-  reachAnswer: TargetReach = 'unreachable';
+  reachAnswer: TargetReach = { kind: 'unreachable' };
+  /** By portal, where it differs. */
+  readonly reachAnswers = new Map<string, TargetReach>();
+  /** One after the other; the last one stays. "authorization": the witness says that all volumes are exported. */
+  witnessAnswers: KnockAnswer[] = ['authorization'];
   loginError: Error | undefined;
   flushError: Error | undefined;
   logoutError: Error | undefined;
@@ -141,9 +148,16 @@ export class FakeInitiator implements Initiator {
     for (const record of this.iscsiRecords) if (record.startsWith(`${targetIqn} `)) this.iscsiRecords.delete(record);
   }
 
-  async reach(): Promise<TargetReach> {
+  async reach({ portal }: { portal: string }): Promise<TargetReach> {
     this.calls.push('reach');
-    return this.reachAnswer;
+    return this.reachAnswers.get(portal) ?? this.reachAnswer;
+  }
+
+  async knock({ targetIqn }: { targetIqn: string }): Promise<KnockAnswer> {
+    this.calls.push(`knock ${targetIqn.slice(targetIqn.indexOf(':') + 1)}`);
+    const [answer = 'no-answer', ...later] = this.witnessAnswers;
+    if (later.length > 0) this.witnessAnswers = later;
+    return answer;
   }
 
   #target(targetIqn: string): FakeTarget {

@@ -168,6 +168,7 @@ export class BenchVolume {
     const { targetIqn, serial, nonce, content } = this;
     return {
       targetIqn,
+      witnessIqn: 'iqn.2010-10.org.openstack:portal-cinder-volumes',
       portals: [PORTAL],
       lun: 0,
       serial,
