@@ -2,6 +2,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { setStepHook } from '../../../src/system/step.ts';
 import { skip } from '../../support/skip.ts';
+import { commandError } from '../filesystem/support/direct-commands.ts';
 import { noLoopsReason } from '../filesystem/support/loop-devices.ts';
 import { type BenchVolume, failure, NodeBench } from './support/node-bench.ts';
 
@@ -283,14 +284,36 @@ describe('crashes and earlier lives: real mounts on loop devices, FAKE initiator
       await volume.unstage();
       volume.expectNothingLeft();
     });
+
+    it('a lazy unmount too has a deadline', async function () {
+      this.timeout(60_000);
+      const volume = bench.ext4();
+      await volume.stage();
+      bench.initiator.dropSession(volume.targetIqn);
+      const hang = Promise.withResolvers<void>();
+      bench.commands.overrides.set('umount', async ({ args }) => {
+        if (args.includes('-l')) await hang.promise;
+        throw commandError('umount', { exitCode: 32, stderr: 'target is busy' });
+      });
+      const restore = shortenTimers(3_000, 30_000);
+      try {
+        await failure(volume.unstage(), 'ABORTED', /lazily has not come to an end/);
+      } finally {
+        restore();
+        bench.commands.overrides.clear();
+        hang.resolve();
+      }
+      await volume.unstage();
+      volume.expectNothingLeft();
+    });
   });
 });
 
-/** Timers of a minute or more end after that many milliseconds, so that a deadline can be seen passing. */
-function shortenTimers(milliseconds: number): () => void {
+/** Timers of a minute or more (or `fromMs`) end after that many milliseconds, so that a deadline can be seen passing. */
+function shortenTimers(milliseconds: number, fromMs = 60_000): () => void {
   const real = globalThis.setTimeout;
   const short = (callback: () => void, delay?: number): NodeJS.Timeout =>
-    real(callback, delay !== undefined && delay >= 60_000 ? milliseconds : delay);
+    real(callback, delay !== undefined && delay >= fromMs ? milliseconds : delay);
   globalThis.setTimeout = Object.assign(short, real) as typeof globalThis.setTimeout;
   return () => {
     globalThis.setTimeout = real;
