@@ -240,14 +240,23 @@ export class BlankTrust {
     }
   }
 
-  /** May a new LV be handed out without being zeroed? Pure: an older report than the last observed one does no harm. */
+  /** Are free extents blank? Pure: an older report than the last observed one does no harm. */
   isBlank(report: VgReport): boolean {
-    return (
+    return this.mark(report) !== undefined;
+  }
+
+  /**
+   * What free extents are blank by; undefined when they are not known to be. Extents that were allocated between two
+   * reports with the same mark were blank. A single report is no proof: by the time a command runs it is old.
+   */
+  mark(report: VgReport): string | undefined {
+    const tags = scrubTags(report);
+    const isTrusted =
       report.vg.missingPvCount === 0 &&
       hasCurrentTag(report) &&
-      scrubTags(report).every((tag) => !this.#revoked.has(tag)) &&
-      report.lvs.every((lv) => this.#isOurs(lv) || isScrubLv(lv))
-    );
+      tags.every((tag) => !this.#revoked.has(tag)) &&
+      report.lvs.every((lv) => this.#isOurs(lv) || isScrubLv(lv));
+    return isTrusted ? [report.vg.spaceId, ...tags.toSorted()].join() : undefined;
   }
 
   #observeSpace(report: VgReport): void {

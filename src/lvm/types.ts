@@ -50,6 +50,8 @@ export interface VgReport {
 export type LvmErrorKind =
   | 'vg-not-found'
   | 'vg-partial'
+  /** Its disks were not those that were known. Nothing has been allocated; asked again, it will be. */
+  | 'vg-changed'
   /** There, but not ours to use: exported, of another system ID, its lock refused, or two of that name. */
   | 'vg-inaccessible'
   | 'lv-not-found'

@@ -120,7 +120,7 @@ async function makeBackend(
     targets: host.targets,
     chapKeys,
     wipeQueue: { wake: () => wiper.wake(), backlog: () => wiper.backlog() },
-    isBlank: (report) => host.blankTrust.isBlank(report),
+    blankMark: (report) => host.blankTrust.mark(report),
     zeroRange: (...range) => host.zeroing.zero(...range),
     makeFileSystem: host.makeFileSystem,
   });

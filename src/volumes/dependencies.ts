@@ -23,8 +23,8 @@ export interface BackendDependencies {
   /** undefined: there are none, and CHAP is off. With CHAP off there may be some, for attachments made before. */
   readonly chapKeys: ChapKeys | undefined;
   readonly wipeQueue: WipeQueue;
-  /** Are this VG's free extents known to be all zeros? */
-  readonly isBlank: (report: VgReport) => boolean;
+  /** What this VG's free extents are all zeros by; undefined when they are not known to be (blankness.ts). */
+  readonly blankMark: (report: VgReport) => string | undefined;
   /** Writes zeros to the range of a device and flushes it; bytes. */
   readonly zeroRange: (
     reason: ZeroReason,

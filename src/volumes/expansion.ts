@@ -1,6 +1,7 @@
 /** ControllerExpandVolume: online, in whole extents, and blank (order of writes: tags.ts). */
 import { DriverError } from '../errors.ts';
 import type { ExpandResult } from './backend.ts';
+import { wasBlank } from './blankness.ts';
 import { capabilityProblemOf } from './capabilities.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { explainExport } from './export-errors.ts';
@@ -53,31 +54,35 @@ export async function expandVolume(
     throw noRoom(sizeBytes - entry.volume.sizeBytes, report, deps.wipeQueue);
 
   const table = await VolumeTable.read(lvm, config.clusterId);
-  const blank = deps.isBlank(table.report);
+  const markBefore = deps.blankMark(table.report);
   await explainLvm(`volume ${volumeId} could not be expanded to ${formatBytes(sizeBytes)}`, lvm.vgName, async () => {
-    if (!blank) await lvm.changeTags(volumeId, { add: [growingTag(entry.volume.sizeBytes)] });
+    await lvm.changeTags(volumeId, { add: [growingTag(entry.volume.sizeBytes)] });
     await lvm.extend(volumeId, sizeBytes);
   });
-  let grown = (await VolumeTable.read(lvm, config.clusterId)).require(volumeId);
-  if (grown.growingFromBytes !== undefined) grown = await finishGrowth(deps, grown);
+  const after = await VolumeTable.read(lvm, config.clusterId);
+  const grown = await finishGrowth(deps, after.require(volumeId), { blank: wasBlank(deps, markBefore, after) });
   await growGate(deps, grown);
   tellRounding(volumeId, capacity, grown.volume.sizeBytes, extentSizeBytes);
   return result(grown.volume);
 }
 
-/** Zeroes what an expansion added and nobody has seen yet, and only then lets the gate show it. */
-export async function finishGrowth(deps: BackendDependencies, entry: VolumeEntry): Promise<VolumeEntry> {
-  const { lvm, config } = deps;
+/** Zeroes what an expansion added and nobody has seen yet, unless it is known to be blank; only then may the gate show it. */
+export async function finishGrowth(
+  deps: BackendDependencies,
+  entry: VolumeEntry,
+  { blank }: { readonly blank: boolean } = { blank: false },
+): Promise<VolumeEntry> {
+  const { lvm } = deps;
   const { volume, growingFromBytes, lv } = entry;
   if (growingFromBytes === undefined) return entry;
   await explainLvm(`the expansion of volume ${volume.id} could not be finished`, lvm.vgName, async () => {
     if (!lv.active) await lvm.activate([volume.id]);
-    if (volume.sizeBytes > growingFromBytes) {
+    if (!blank && volume.sizeBytes > growingFromBytes) {
       await deps.zeroRange('expand', lv.path, growingFromBytes, volume.sizeBytes - growingFromBytes);
     }
     await lvm.changeTags(volume.id, { remove: growingTags(lv) });
   });
-  return (await VolumeTable.read(lvm, config.clusterId)).require(volume.id);
+  return { ...entry, growingFromBytes: undefined };
 }
 
 async function growGate(deps: BackendDependencies, entry: VolumeEntry): Promise<void> {

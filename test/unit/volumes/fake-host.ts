@@ -38,7 +38,12 @@ export class FakeHost {
   readonly broken = new Set<string>();
   vgBytes = 64 * GIB;
   metadataFreeBytes = 1 << 19;
+  /** Free extents are zeros, and known to be. */
   blank = false;
+  /** Another one after another scrub. */
+  mark = 'mark-1';
+  /** Somebody else's work, just before a mutation of that name takes effect. */
+  readonly meanwhile = new Map<string, () => void>();
   missingPvs = 0;
   /** As after vgexport: the VG is there and lists no LV. */
   exported = false;
@@ -77,6 +82,7 @@ export class FakeHost {
     if (dies === 'before' || (this.crashAt !== undefined && this.#mutations > this.crashAt.call)) throw new Crash(name);
     const failure = this.failures.get(name);
     if (failure !== undefined) throw failure;
+    this.meanwhile.get(name)?.();
     effect();
     if (dies === 'after') throw new Crash(name);
   }
@@ -270,7 +276,7 @@ export class FakeHost {
       targets: this.#targets,
       chapKeys: this.chapKeys,
       wipeQueue: { wake: () => undefined, backlog: () => this.wipeBacklog },
-      isBlank: () => this.blank,
+      blankMark: () => (this.blank ? this.mark : undefined),
       zeroRange: (reason, path, offset, length) =>
         this.#mutate('zero', () => {
           if ((reason === 'create') !== (offset === 0)) throw new Error(`${reason} from byte ${offset}`);

@@ -565,6 +565,54 @@ describe('volumes over a fake host', () => {
     expect(host.gates.get(id)?.sizeBytes).to.equal(2 * GIB);
   });
 
+  it('zeroes what came from a disk that was added while the command waited, though all was blank before', async () => {
+    for (const scrubbedSince of [false, true]) {
+      for (const kind of [EXT4, BLOCK]) {
+        const host = new FakeHost();
+        host.blank = true;
+        const disksChange = () => {
+          host.blank = false;
+        };
+        const scrub = () => {
+          host.blank = true;
+          host.mark += 'x';
+        };
+        const backend = await host.boot();
+        host.meanwhile.set('lv-create', disksChange).set('lv-extend', disksChange);
+        // In the middle of the operation's own steps the VG is scrubbed: what is allocated already is not.
+        const read = host.lvm.read;
+        if (scrubbedSince)
+          host.lvm.read = async (options) => {
+            scrub();
+            return await read(options);
+          };
+        const { id } = await backend.createVolume(request('a', { capabilities: [kind] }));
+        expect(host.lvs.get(id)?.dirty, 'created').to.deep.equal([]);
+        host.blank = true;
+        await backend.expandVolume(id, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined);
+        expect(host.lvs.get(id)?.dirty, 'expanded').to.deep.equal([]);
+        expect([...(host.lvs.get(id)?.tags ?? [])].filter((tag) => /made|growing/.test(tag))).to.deep.equal([
+          'lic:made',
+        ]);
+      }
+    }
+  });
+
+  it('of blank extents zeroes nothing, and says that a volume is ready only when that is certain', async () => {
+    const host = new FakeHost();
+    host.blank = true;
+    const backend = await host.boot();
+    const { id } = await backend.createVolume(request('a', { capabilities: [BLOCK] }));
+    await backend.expandVolume(id, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined);
+    expect(host.calls.filter((call) => call !== 'target-hold')).to.deep.equal([
+      'lv-create',
+      'lv-tags',
+      'lv-tags',
+      'lv-extend',
+      'lv-tags',
+    ]);
+  });
+
   it('answers for nodes and volumes that are not known', async () => {
     const backend = await new FakeHost().boot();
     const { id } = await backend.createVolume(request('a'));
@@ -577,9 +625,9 @@ describe('volumes over a fake host', () => {
 
   // A whole life, with a death of the controller before and after each mutation of each call, a new start, and the
   // retry that a CO makes. The end must be the same as without the death.
-  const life: { name: string; run: (backend: LvmBackend) => Promise<unknown> }[] = [
-    { name: 'create', run: (backend) => backend.createVolume(request('a')) },
-    { name: 'publish', run: async (backend) => publish(backend, await idOf(backend), NODE_1) },
+  const lifeOf = (kind: VolumeCapability): { name: string; run: (backend: LvmBackend) => Promise<unknown> }[] => [
+    { name: 'create', run: (backend) => backend.createVolume(request('a', { capabilities: [kind] })) },
+    { name: 'publish', run: async (backend) => publish(backend, await idOf(backend), NODE_1, kind) },
     {
       name: 'expand',
       run: async (backend) =>
@@ -593,14 +641,20 @@ describe('volumes over a fake host', () => {
     return volumeIdForName('test', 'a');
   }
 
-  for (const blank of [false, true]) {
+  for (const [blank, kind] of [
+    [false, EXT4],
+    [true, EXT4],
+    [false, BLOCK],
+    [true, BLOCK],
+  ] as const) {
+    const life = lifeOf(kind);
     for (const [index, operation] of life.entries()) {
-      it(`survives a death at each step of ${operation.name} (free extents ${blank ? 'known blank' : 'not trusted'})`, async () => {
-        const reference = await play(blank, index, undefined);
+      it(`survives a death at each step of ${operation.name} (${kind.access.kind}, free extents ${blank ? 'known blank' : 'not trusted'})`, async () => {
+        const reference = await play(blank, life, index, undefined);
         let points = 0;
         for (let call = 1; call <= reference.mutations; call += 1) {
           for (const when of ['before', 'after'] as const) {
-            const crashed = await play(blank, index, { call, when });
+            const crashed = await play(blank, life, index, { call, when });
             expect(summary(crashed.host), `${operation.name}: died ${when} mutation ${call}`).to.deep.equal(
               summary(reference.host),
             );
@@ -612,7 +666,12 @@ describe('volumes over a fake host', () => {
     }
   }
 
-  async function play(blank: boolean, index: number, crash: { call: number; when: 'before' | 'after' } | undefined) {
+  async function play(
+    blank: boolean,
+    life: ReturnType<typeof lifeOf>,
+    index: number,
+    crash: { call: number; when: 'before' | 'after' } | undefined,
+  ) {
     const host = new FakeHost();
     host.blank = blank;
     let backend = await host.boot();
