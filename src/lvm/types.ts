@@ -1,4 +1,5 @@
 /** Contract of the LVM adapter: what the rest of the driver knows of a volume group. Knows nothing of CSI. */
+import type { ExtentRange } from './extents.ts';
 
 export interface VolumeGroup {
   readonly name: string;
@@ -36,6 +37,8 @@ export interface LogicalVolume {
   readonly segmentType: string;
   readonly poolName: string | undefined;
   readonly originName: string | undefined;
+  /** Where it lies, merged; none of a thin volume. */
+  readonly extents: readonly ExtentRange[];
   /** Percent, of thin pools, thin volumes and thick snapshots. */
   readonly dataPercent: number | undefined;
   readonly metadataPercent: number | undefined;

@@ -128,6 +128,7 @@ export class FakeHost {
             segmentType: 'linear',
             poolName: undefined,
             originName: undefined,
+            extents: [],
             dataPercent: undefined,
             metadataPercent: undefined,
           }),

@@ -44,6 +44,7 @@ function lv(tags: readonly string[], name = ID): LogicalVolume {
     segmentType: 'linear',
     poolName: undefined,
     originName: undefined,
+    extents: [],
     dataPercent: undefined,
     metadataPercent: undefined,
   };
