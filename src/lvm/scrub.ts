@@ -24,11 +24,12 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import type { Commands } from '../system/commands.ts';
 import { log } from '../system/context.ts';
 import { covers } from './extents.ts';
-import { increments, ProgressLog } from './progress.ts';
+import { ProgressLog } from './progress.ts';
 import type { RateLimiter } from './rate-limit.ts';
 import { type LogicalVolume, type Lvm, LvmError, type VgReport } from './types.ts';
-import { RateMeter, segmentBytes, wipedBytes, wipedTag, wipedTags } from './wipe-progress.ts';
+import { RateMeter, wipedBytes, wipedTag, wipedTags } from './wipe-progress.ts';
 import { zeroRange } from './zero.ts';
+import { zeroInSegments } from './zero-segments.ts';
 
 const TAG_PREFIX = 'lic:scrubbed=';
 const SCRUB_LV_TAG = 'lic:scrub';
@@ -140,25 +141,21 @@ async function zeroWhole(
   lv: LogicalVolume,
   onMore: (bytes: number) => void,
 ): Promise<void> {
-  const meter = new RateMeter();
-  let doneBytes = wipedBytes(lv);
   let oldTags = wipedTags(lv);
-  while (doneBytes < lv.sizeBytes) {
-    const offset = doneBytes;
-    const length = Math.min(segmentBytes(lv.sizeBytes, meter.bytesPerSecond), lv.sizeBytes - offset);
-    meter.start();
-    await zeroRange(commands, lv.path, offset, length, {
-      ...(limiter === undefined ? {} : { limiter }),
-      ...(signal === undefined ? {} : { signal }),
-      onProgress: increments(onMore),
-    });
-    meter.add(length);
-    doneBytes = offset + length;
-    if (doneBytes === lv.sizeBytes) return;
-    const tag = wipedTag(doneBytes);
-    await lvm.changeTags(lv.name, { add: [tag], remove: oldTags });
-    oldTags = [tag];
-  }
+  await zeroInSegments({
+    fromBytes: wipedBytes(lv),
+    toBytes: lv.sizeBytes,
+    zero: (offset, length, more) =>
+      zeroRange(commands, lv.path, offset, length, { ...(limiter === undefined ? {} : { limiter }), ...more }),
+    record: async (doneBytes) => {
+      const tag = wipedTag(doneBytes);
+      await lvm.changeTags(lv.name, { add: [tag], remove: oldTags.filter((old) => old !== tag) });
+      oldTags = [tag];
+    },
+    onMore,
+    meter: new RateMeter(),
+    signal,
+  });
 }
 
 /** Allocates until nothing is free; LVs left by an earlier scrub count. */
