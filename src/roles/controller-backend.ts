@@ -33,7 +33,7 @@ export function startBackend(config: ControllerSettings, dependencies: RoleDepen
   const closing = new AbortController();
   const stopped = AbortSignal.any([closing.signal, dependencies.stopping]);
   const waiting = new WaitingBackend();
-  const parts: { lock?: Extract<HostLock, { held: true }>; wiper?: Wiper } = {};
+  const parts: { lock?: Extract<HostLock, { held: true }>; wiper?: Wiper; backend?: LvmBackend } = {};
   const work = withContext({ task: 'controller start' }, async () => {
     try {
       parts.lock = await takeLock(config, dependencies, waiting, stopped);
@@ -41,6 +41,9 @@ export function startBackend(config: ControllerSettings, dependencies: RoleDepen
       const host = storageHost(config, holding);
       const { backend, wiper } = await makeBackend(config, holding, host, waiting, stopped);
       parts.wiper = wiper;
+      parts.backend = backend;
+      // A call that waits for hours of zeroing must not hold up the drain.
+      stopped.addEventListener('abort', () => void backend.close());
       await prepareShutdown({ ...holding, hostRoot: config.hostRoot, iqnPrefix: config.controller.iqnPrefix });
       wiper.start();
       waiting.backend = backend;
@@ -59,7 +62,7 @@ export function startBackend(config: ControllerSettings, dependencies: RoleDepen
     async close() {
       closing.abort();
       await work;
-      await parts.wiper?.stop();
+      await Promise.all([parts.wiper?.stop(), parts.backend?.close()]);
       await parts.lock?.release();
     },
   };
@@ -141,7 +144,8 @@ async function makeBackend(
     chapKeys,
     wipeQueue: { wake: () => wiper.wake(), backlog: () => wiper.backlog() },
     blankMark: (report) => host.blankTrust.mark(report),
-    zeroRange: (...range) => host.zeroing.zero(...range),
+    zeroNew: (path, lengthBytes) => host.zeroing.zeroNew(path, lengthBytes),
+    zeroGrowth: (range) => host.zeroing.zeroGrowth(range),
     makeFileSystem: host.makeFileSystem,
   });
   return { backend, wiper };

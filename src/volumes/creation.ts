@@ -100,9 +100,7 @@ async function finish(deps: BackendDependencies, { volume, path, active, blankMa
   if (!active)
     await explainLvm(`volume ${volume.id} could not be activated`, lvm.vgName, () => lvm.activate([volume.id]));
   if (!blank)
-    await explainLvm(`volume ${volume.id} could not be zeroed`, lvm.vgName, () =>
-      deps.zeroRange('create', path, 0, volume.sizeBytes),
-    );
+    await explainLvm(`volume ${volume.id} could not be zeroed`, lvm.vgName, () => deps.zeroNew(path, volume.sizeBytes));
   if (volume.content.kind === 'filesystem') await deps.makeFileSystem(path, volume.content.fsType);
   await explainLvm(`volume ${volume.id} could not be marked as made`, lvm.vgName, () =>
     lvm.changeTags(volume.id, { add: [MADE_TAG] }),

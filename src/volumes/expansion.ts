@@ -11,12 +11,13 @@ import { checkRange, formatBytes, roundUp, tellRounding } from './sizes.ts';
 import { growingTag, growingTags } from './tags.ts';
 import { type VolumeEntry, VolumeTable } from './volume-table.ts';
 
+/** @returns undefined when what it added, now or earlier, has to be zeroed first: then again (growth.ts) */
 export async function expandVolume(
   deps: BackendDependencies,
   volumeId: string,
   capacity: CapacityRange,
   capability: VolumeCapability | undefined,
-): Promise<ExpandResult> {
+): Promise<ExpandResult | undefined> {
   const { lvm, config } = deps;
   checkRange(capacity);
   const before = await VolumeTable.read(lvm, config.clusterId);
@@ -26,7 +27,11 @@ export async function expandVolume(
     const problem = capabilityProblemOf(entry.volume, capability);
     if (problem !== undefined) throw new DriverError('INVALID_ARGUMENT', problem);
   }
-  if (entry.growingFromBytes !== undefined) entry = await finishGrowth(deps, entry);
+  if (entry.growingFromBytes !== undefined) {
+    if (entry.growingFromBytes < entry.lv.sizeBytes) return undefined;
+    // A crash, or a failure, came before the lvextend.
+    entry = await explainLvm(`volume ${volumeId} could not be expanded`, lvm.vgName, () => endGrowth(deps, entry));
+  }
   if (capacity.requiredBytes <= entry.volume.sizeBytes) {
     if (capacity.limitBytes > 0 && capacity.limitBytes < entry.volume.sizeBytes) {
       throw new DriverError('OUT_OF_RANGE', {
@@ -60,29 +65,21 @@ export async function expandVolume(
     await lvm.extend(volumeId, sizeBytes);
   });
   const after = await VolumeTable.read(lvm, config.clusterId);
-  const grown = await finishGrowth(deps, after.require(volumeId), { blank: wasBlank(deps, markBefore, after) });
-  await growGate(deps, grown);
+  if (!wasBlank(deps, markBefore, after)) return undefined;
+  const grown = await explainLvm(`the expansion of volume ${volumeId} could not be recorded`, lvm.vgName, () =>
+    endGrowth(deps, after.require(volumeId)),
+  );
   tellRounding(volumeId, capacity, grown.volume.sizeBytes, extentSizeBytes);
   return result(grown.volume);
 }
 
-/** Zeroes what an expansion added and nobody has seen yet, unless it is known to be blank; only then may the gate show it. */
-export async function finishGrowth(
-  deps: BackendDependencies,
-  entry: VolumeEntry,
-  { blank }: { readonly blank: boolean } = { blank: false },
-): Promise<VolumeEntry> {
-  const { lvm } = deps;
-  const { volume, growingFromBytes, lv } = entry;
-  if (growingFromBytes === undefined) return entry;
-  await explainLvm(`the expansion of volume ${volume.id} could not be finished`, lvm.vgName, async () => {
-    if (!lv.active) await lvm.activate([volume.id]);
-    if (!blank && volume.sizeBytes > growingFromBytes) {
-      await deps.zeroRange('expand', lv.path, growingFromBytes, volume.sizeBytes - growingFromBytes);
-    }
-    await lvm.changeTags(volume.id, { remove: growingTags(lv) });
-  });
-  return { ...entry, growingFromBytes: undefined };
+/** All bytes are blank. The tag goes before the gate grows: what a node has written must never be zeroed. */
+export async function endGrowth(deps: BackendDependencies, { lv, volume }: VolumeEntry): Promise<VolumeEntry> {
+  await deps.lvm.changeTags(volume.id, { remove: growingTags(lv) });
+  const grown = { ...volume, sizeBytes: lv.sizeBytes };
+  const entry: VolumeEntry = { lv, volume: grown, made: true, growingFromBytes: undefined };
+  await growGate(deps, entry);
+  return entry;
 }
 
 async function growGate(deps: BackendDependencies, entry: VolumeEntry): Promise<void> {

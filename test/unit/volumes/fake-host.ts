@@ -278,12 +278,20 @@ export class FakeHost {
       chapKeys: this.chapKeys,
       wipeQueue: { wake: () => undefined, backlog: () => this.wipeBacklog },
       blankMark: () => (this.blank ? this.mark : undefined),
-      zeroRange: (reason, path, offset, length) =>
-        this.#mutate('zero', () => {
-          if ((reason === 'create') !== (offset === 0)) throw new Error(`${reason} from byte ${offset}`);
-          const lv = this.#lv(path.slice(path.lastIndexOf('/') + 1));
-          lv.dirty = lv.dirty.filter((range) => range.from < offset || range.to > offset + length);
-        }),
+      zeroNew: (path, length) => this.#mutate('zero', () => this.#zero(path, 0, length)),
+      // In two segments.
+      zeroGrowth: async ({ path, fromBytes, toBytes, record, signal }) => {
+        const middle = fromBytes + Math.ceil((toBytes - fromBytes) / 2 / EXTENT) * EXTENT;
+        for (const [from, to] of [
+          [fromBytes, middle],
+          [middle, toBytes],
+        ] as const) {
+          signal.throwIfAborted();
+          if (from === to) continue;
+          await this.#mutate('zero', () => this.#zero(path, from, to));
+          if (to < toBytes) await record(to);
+        }
+      },
       makeFileSystem: (path, fsType) =>
         this.#mutate('mkfs', () => {
           const lv = this.#lv(path.slice(path.lastIndexOf('/') + 1));
@@ -292,6 +300,18 @@ export class FakeHost {
           lv.fileSystem = fsType;
         }),
     };
+  }
+
+  #zero(path: string, from: number, to: number): void {
+    const lv = this.#lv(path.slice(path.lastIndexOf('/') + 1));
+    const shown = this.gates.get(lv.name)?.sizeBytes ?? 0;
+    if (from < shown) throw new Error('zeros over what a node has been shown');
+    lv.dirty = lv.dirty
+      .flatMap((range) => [
+        { from: range.from, to: Math.min(range.to, from) },
+        { from: Math.max(range.from, to), to: range.to },
+      ])
+      .filter((range) => range.from < range.to);
   }
 
   /** A new life of the controller on the same host. */
