@@ -2,14 +2,16 @@
 import type { Commands } from '../system/commands.ts';
 import { increments, ProgressLog } from './progress.ts';
 import type { RateLimiter } from './rate-limit.ts';
+import { RateMeter } from './wipe-progress.ts';
 import { zeroRange } from './zero.ts';
+import { zeroInSegments } from './zero-segments.ts';
 
 /** create: a new volume, whole; expand: what an expansion has added. */
 export const ZERO_REASONS = ['create', 'expand'] as const;
 export type ZeroReason = (typeof ZERO_REASONS)[number];
 
 export interface ZeroingStatus {
-  /** Calls in progress still have to zero these. */
+  /** Work in progress still has to zero these. */
   readonly waitingBytes: number;
   /** Zeroed since the start of this process. */
   readonly zeroedBytes: number;
@@ -19,6 +21,16 @@ const WHAT: Readonly<Record<ZeroReason, string>> = {
   create: 'zeroing of a new volume',
   expand: 'zeroing of what an expansion added',
 };
+
+/** What an expansion has added to an LV. */
+export interface GrowthRange {
+  readonly path: string;
+  readonly fromBytes: number;
+  readonly toBytes: number;
+  /** Zeros are on the disk up to this byte of the LV. Not called for the last one. */
+  readonly record: (doneBytes: number) => Promise<void>;
+  readonly signal: AbortSignal;
+}
 
 export class AwaitedZeroing {
   readonly #commands: Commands;
@@ -38,21 +50,47 @@ export class AwaitedZeroing {
   }
 
   /** @throws as `zeroRange` */
-  async zero(reason: ZeroReason, path: string, offsetBytes: number, lengthBytes: number): Promise<void> {
+  async zeroNew(path: string, lengthBytes: number): Promise<void> {
+    await this.#counted('create', { path }, lengthBytes, (onMore) =>
+      zeroRange(this.#commands, path, 0, lengthBytes, { limiter: this.#limiter, onProgress: increments(onMore) }),
+    );
+  }
+
+  /** @throws as `zeroRange`; the signal's reason; what `record` throws */
+  async zeroGrowth({ path, fromBytes, toBytes, record, signal }: GrowthRange): Promise<void> {
+    const limiter = this.#limiter;
+    await this.#counted('expand', { path, fromBytes }, toBytes - fromBytes, (onMore) =>
+      zeroInSegments({
+        fromBytes,
+        toBytes,
+        // The grown end of an attached volume lies under a gate that holds the LV open.
+        zero: (offset, length, more) =>
+          zeroRange(this.#commands, path, offset, length, { shared: true, limiter, ...more }),
+        record,
+        onMore,
+        meter: new RateMeter(),
+        signal,
+      }),
+    );
+  }
+
+  async #counted(
+    reason: ZeroReason,
+    fields: Readonly<Record<string, unknown>>,
+    totalBytes: number,
+    work: (onMore: (bytes: number) => void) => Promise<void>,
+  ): Promise<void> {
     const status = this.#status[reason];
-    const progress = new ProgressLog({ what: WHAT[reason], fields: { path, offsetBytes }, totalBytes: lengthBytes });
-    let leftBytes = lengthBytes;
-    status.waitingBytes += lengthBytes;
-    const onProgress = increments((bytes) => {
-      leftBytes -= bytes;
-      status.waitingBytes -= bytes;
-      status.zeroedBytes += bytes;
-      progress.add(bytes);
-    });
-    // The grown end of an attached volume lies under a gate that holds the LV open.
-    const shared = reason === 'expand';
+    const progress = new ProgressLog({ what: WHAT[reason], fields, totalBytes });
+    let leftBytes = totalBytes;
+    status.waitingBytes += totalBytes;
     try {
-      await zeroRange(this.#commands, path, offsetBytes, lengthBytes, { shared, limiter: this.#limiter, onProgress });
+      await work((bytes) => {
+        leftBytes -= bytes;
+        status.waitingBytes -= bytes;
+        status.zeroedBytes += bytes;
+        progress.add(bytes);
+      });
     } finally {
       // After a failure nobody works on the rest; a repeated call begins again.
       status.waitingBytes -= leftBytes;

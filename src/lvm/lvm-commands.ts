@@ -1,4 +1,7 @@
-/** Runs LVM in its private environment, and once more in a new one when the old one may have hidden a PV. */
+/**
+ * Runs LVM in its private environment, and once more in a new one when the old one may have hidden a PV. Only what takes
+ * extents is not run again: the new PV may hold anything, and whoever asked believed to know the disks (tags.ts).
+ */
 import type { CommandResult, Commands } from '../system/commands.ts';
 import type { LvmEnvironment, PreparedEnvironment } from './environment.ts';
 import { toLvmError } from './errors.ts';
@@ -26,7 +29,21 @@ export class LvmCommands {
     return await this.#withEnvironment((environment) => this.#run('mutate', args, environment));
   }
 
-  async #withEnvironment<T>(action: (environment: PreparedEnvironment) => Promise<T>): Promise<T> {
+  /** For lvcreate and lvextend. @throws LvmError as `mutate`; vg-changed when only our knowledge of the PVs was old */
+  async allocate(args: readonly string[]): Promise<CommandResult> {
+    return await this.#withEnvironment(
+      (environment) => this.#run('mutate', args, environment),
+      (cause) => {
+        throw new LvmError('vg-changed', 'the PVs of the volume group have changed; nothing was allocated', { cause });
+      },
+    );
+  }
+
+  /** @param onChanged instead of another run */
+  async #withEnvironment(
+    action: (environment: PreparedEnvironment) => Promise<CommandResult>,
+    onChanged?: (cause: LvmError) => never,
+  ): Promise<CommandResult> {
     const environment = await this.environment.get();
     try {
       return await action(environment);
@@ -34,6 +51,7 @@ export class LvmCommands {
       if (!(error instanceof LvmError && (error.kind === 'vg-partial' || error.kind === 'vg-not-found'))) throw error;
       const refreshed = await this.environment.refresh();
       if (refreshed === environment) throw error;
+      onChanged?.(error);
       return await action(refreshed);
     }
   }

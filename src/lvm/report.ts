@@ -7,6 +7,7 @@
  */
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import { mergedExtents, parseExtents } from './extents.ts';
 import { type LogicalVolume, LvmError, type VgReport, type VolumeGroup } from './types.ts';
 
 const VG_FIELDS = [
@@ -35,6 +36,7 @@ const LV_FIELDS = [
   'lv_suspended',
   'segtype',
   'seg_start',
+  'seg_pe_ranges',
   'pool_lv',
   'origin',
   'data_percent',
@@ -102,7 +104,9 @@ export function parseLvReport(stdout: string): { row: VgRow; lvs: LogicalVolume[
     const uuid = text(row, 'lv_uuid');
     const start = number(row, 'seg_start');
     const known = lvs.get(uuid);
-    if (known === undefined || start < known.start) lvs.set(uuid, { ...logicalVolume(row), start });
+    const lv = known === undefined || start < known.start ? { ...logicalVolume(row), start } : known;
+    const extents = parseExtents(text(row, 'seg_pe_ranges'));
+    lvs.set(uuid, { ...lv, extents: known === undefined ? extents : mergedExtents([...known.extents, ...extents]) });
   }
   return { row: vgRow(first), lvs: [...lvs.values()].map(({ start: _start, ...lv }) => lv) };
 }
@@ -179,6 +183,7 @@ function logicalVolume(row: Row): LogicalVolume {
     segmentType: text(row, 'segtype'),
     poolName: optional(row, 'pool_lv'),
     originName: optional(row, 'origin'),
+    extents: [],
     dataPercent: percent(row, 'data_percent'),
     metadataPercent: percent(row, 'metadata_percent'),
   };

@@ -15,18 +15,21 @@
  *    elsewhere, vgextend) has the same UUID, but anything on it.
  *  - An LV that is not the driver's: whoever owns it will one day free extents with data on them. Such a VG is not
  *    scrubbed at all, and the tag is taken away when one appears later.
- *  - An LV that disappeared or shrank without the driver having wiped it: the tag is taken away.
- * Not seen, and therefore in docs/operations.md ("Free space that is no longer blank"): pvmove within the same PVs, and
- * while the driver does not run LVs removed by hand and a PV that goes and comes back.
+ *  - An LV that disappeared or shrank without the driver having wiped it, or that gave up extents for others (pvmove,
+ *    lvconvert): the tag is taken away.
+ * Not seen, and therefore in docs/operations.md ("Free space that is no longer blank"): what is done while the driver does
+ * not run, and a PV that goes and comes back before the driver has looked.
  */
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Commands } from '../system/commands.ts';
 import { log } from '../system/context.ts';
-import { increments, ProgressLog } from './progress.ts';
+import { covers } from './extents.ts';
+import { ProgressLog } from './progress.ts';
 import type { RateLimiter } from './rate-limit.ts';
 import { type LogicalVolume, type Lvm, LvmError, type VgReport } from './types.ts';
-import { RateMeter, segmentBytes, wipedBytes, wipedTag, wipedTags } from './wipe-progress.ts';
+import { RateMeter, wipedBytes, wipedTag, wipedTags } from './wipe-progress.ts';
 import { zeroRange } from './zero.ts';
+import { zeroInSegments } from './zero-segments.ts';
 
 const TAG_PREFIX = 'lic:scrubbed=';
 const SCRUB_LV_TAG = 'lic:scrub';
@@ -95,13 +98,19 @@ export async function scrub(options: ScrubOptions): Promise<ScrubResult> {
     return { alreadyDone: true, scrubbedBytes: 0 };
   if (scrubTags(before).length > 0) await lvm.changeVgTags({ remove: scrubTags(before) });
 
-  const held = await gather(options);
+  const gathered = await gather(options);
+  const held = gathered.lvs.filter(isScrubLv);
   await zeroAll(options, held);
   // While they are still held: was the physical space the same all the time, and nobody else there?
   const after = await lvm.read({ fresh: true });
   checkUsable(after, options.isOurs);
   if (after.vg.spaceId !== before.vg.spaceId)
     throw new LvmError('other', 'the PVs of the volume group changed while it was scrubbed; scrub again');
+  const moved = gathered.lvs.find((lv) =>
+    after.lvs.some(({ uuid, extents }) => uuid === lv.uuid && !covers(extents, lv.extents)),
+  );
+  if (moved !== undefined)
+    throw new LvmError('other', `LV ${moved.name} was moved while the volume group was scrubbed; scrub again`);
   await lvm.remove(held.map((lv) => lv.name));
   await lvm.changeVgTags({ add: [`${TAG_PREFIX}${after.vg.spaceId}.${randomBytes(4).toString('hex')}`] });
   const scrubbedBytes = totalOf(held);
@@ -132,36 +141,32 @@ async function zeroWhole(
   lv: LogicalVolume,
   onMore: (bytes: number) => void,
 ): Promise<void> {
-  const meter = new RateMeter();
-  let doneBytes = wipedBytes(lv);
   let oldTags = wipedTags(lv);
-  while (doneBytes < lv.sizeBytes) {
-    const offset = doneBytes;
-    const length = Math.min(segmentBytes(lv.sizeBytes, meter.bytesPerSecond), lv.sizeBytes - offset);
-    meter.start();
-    await zeroRange(commands, lv.path, offset, length, {
-      ...(limiter === undefined ? {} : { limiter }),
-      ...(signal === undefined ? {} : { signal }),
-      onProgress: increments(onMore),
-    });
-    meter.add(length);
-    doneBytes = offset + length;
-    if (doneBytes === lv.sizeBytes) return;
-    const tag = wipedTag(doneBytes);
-    await lvm.changeTags(lv.name, { add: [tag], remove: oldTags });
-    oldTags = [tag];
-  }
+  await zeroInSegments({
+    fromBytes: wipedBytes(lv),
+    toBytes: lv.sizeBytes,
+    zero: (offset, length, more) =>
+      zeroRange(commands, lv.path, offset, length, { ...(limiter === undefined ? {} : { limiter }), ...more }),
+    record: async (doneBytes) => {
+      const tag = wipedTag(doneBytes);
+      await lvm.changeTags(lv.name, { add: [tag], remove: oldTags.filter((old) => old !== tag) });
+      oldTags = [tag];
+    },
+    onMore,
+    meter: new RateMeter(),
+    signal,
+  });
 }
 
 /** Allocates until nothing is free; LVs left by an earlier scrub count. */
-async function gather({ lvm, isOurs, signal }: ScrubOptions): Promise<LogicalVolume[]> {
+async function gather({ lvm, isOurs, signal }: ScrubOptions): Promise<VgReport> {
   let refused: { readonly freeBytes: number; readonly error: LvmError } | undefined;
   for (let attempt = 1; attempt <= GATHER_ATTEMPTS; attempt += 1) {
     signal?.throwIfAborted();
     const report = await lvm.read({ fresh: true });
     checkUsable(report, isOurs);
     const { freeBytes } = report.vg;
-    if (freeBytes === 0) return report.lvs.filter(isScrubLv);
+    if (freeBytes === 0) return report;
     // Nobody took any, and still they cannot be allocated: they lie on a PV that is not allocatable.
     if (refused?.freeBytes === freeBytes) throw refused.error;
     try {
@@ -204,7 +209,7 @@ function isFor(tag: string, spaceId: string): boolean {
 export class BlankTrust {
   readonly #lvm: Lvm;
   readonly #isOurs: (lv: LogicalVolume) => boolean;
-  readonly #sizes = new Map<string, { readonly name: string; readonly sizeBytes: number }>();
+  readonly #known = new Map<string, LogicalVolume>();
   /** UUIDs of LVs that were wiped and may disappear. */
   readonly #wiped = new Set<string>();
   /** Tags that are worth nothing any more; a new scrub writes another one. */
@@ -226,28 +231,37 @@ export class BlankTrust {
     if (report.vg.missingPvCount > 0 || report.vg.exported) return;
     this.#observeSpace(report);
     const now = new Map(report.lvs.map((lv) => [lv.uuid, lv]));
-    for (const [uuid, { name, sizeBytes }] of this.#sizes) {
+    for (const [uuid, before] of this.#known) {
       const lv = now.get(uuid);
-      if (lv !== undefined && lv.sizeBytes >= sizeBytes) continue;
-      if (lv === undefined) this.#sizes.delete(uuid);
-      if (!this.#wiped.delete(uuid))
-        this.#revoke(report, `LV ${name} was ${lv === undefined ? 'removed' : 'reduced'} by somebody else`);
+      const how = whatFreed(before, lv);
+      if (how === undefined) continue;
+      if (lv === undefined) this.#known.delete(uuid);
+      if (!this.#wiped.delete(uuid)) this.#revoke(report, `LV ${before.name} was ${how} by somebody else`);
     }
     for (const lv of report.lvs) {
       if (isScrubLv(lv)) continue;
-      this.#sizes.set(lv.uuid, lv);
+      this.#known.set(lv.uuid, lv);
       if (!this.#isOurs(lv)) this.#revoke(report, `LV ${lv.name} is not the driver's`);
     }
   }
 
-  /** May a new LV be handed out without being zeroed? Pure: an older report than the last observed one does no harm. */
+  /** Are free extents blank? Pure: an older report than the last observed one does no harm. */
   isBlank(report: VgReport): boolean {
-    return (
+    return this.mark(report) !== undefined;
+  }
+
+  /**
+   * What free extents are blank by; undefined when they are not known to be. Extents that were allocated between two
+   * reports with the same mark were blank. A single report is no proof: by the time a command runs it is old.
+   */
+  mark(report: VgReport): string | undefined {
+    const tags = scrubTags(report);
+    const isTrusted =
       report.vg.missingPvCount === 0 &&
       hasCurrentTag(report) &&
-      scrubTags(report).every((tag) => !this.#revoked.has(tag)) &&
-      report.lvs.every((lv) => this.#isOurs(lv) || isScrubLv(lv))
-    );
+      tags.every((tag) => !this.#revoked.has(tag)) &&
+      report.lvs.every((lv) => this.#isOurs(lv) || isScrubLv(lv));
+    return isTrusted ? [report.vg.spaceId, ...tags.toSorted()].join() : undefined;
   }
 
   #observeSpace(report: VgReport): void {
@@ -271,4 +285,11 @@ export class BlankTrust {
       log().error({ err: error, vgName: report.vg.name }, 'the scrub tag could not be removed; it does not count here');
     });
   }
+}
+
+/** How extents of an LV became free between two reports; undefined when they did not. */
+function whatFreed(before: LogicalVolume, now: LogicalVolume | undefined): string | undefined {
+  if (now === undefined) return 'removed';
+  if (now.sizeBytes < before.sizeBytes) return 'reduced';
+  return covers(now.extents, before.extents) ? undefined : 'moved';
 }

@@ -1,4 +1,5 @@
 /** Contract of the LVM adapter: what the rest of the driver knows of a volume group. Knows nothing of CSI. */
+import type { ExtentRange } from './extents.ts';
 
 export interface VolumeGroup {
   readonly name: string;
@@ -36,6 +37,8 @@ export interface LogicalVolume {
   readonly segmentType: string;
   readonly poolName: string | undefined;
   readonly originName: string | undefined;
+  /** Where it lies, merged; none of a thin volume. */
+  readonly extents: readonly ExtentRange[];
   /** Percent, of thin pools, thin volumes and thick snapshots. */
   readonly dataPercent: number | undefined;
   readonly metadataPercent: number | undefined;
@@ -50,6 +53,8 @@ export interface VgReport {
 export type LvmErrorKind =
   | 'vg-not-found'
   | 'vg-partial'
+  /** Its disks were not those that were known. Nothing has been allocated; asked again, it will be. */
+  | 'vg-changed'
   /** There, but not ours to use: exported, of another system ID, its lock refused, or two of that name. */
   | 'vg-inaccessible'
   | 'lv-not-found'

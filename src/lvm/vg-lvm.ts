@@ -66,7 +66,7 @@ export class VgLvm implements Lvm {
     const tags = checkedTags(spec.tags).flatMap((tag) => ['--addtag', tag]);
     const blank = ['--wipesignatures', 'n', '--zero', 'n'];
     const args = ['--yes', '--type', 'linear', ...blank, '--size', bytes(spec.sizeBytes), '--name', spec.name, ...tags];
-    await this.#change(() => step('lv-create', () => this.#lvm.mutate(['lvcreate', ...args, this.vgName])));
+    await this.#change(() => step('lv-create', () => this.#lvm.allocate(['lvcreate', ...args, this.vgName])));
     await this.#checkNodes([spec.name]);
   }
 
@@ -96,7 +96,7 @@ export class VgLvm implements Lvm {
     const args = ['lvextend', '--yes', '--size', bytes(sizeBytes), this.#path(lvName)];
     await this.#change(async () => {
       try {
-        await step('lv-extend', () => this.#lvm.mutate(args));
+        await step('lv-extend', () => this.#lvm.allocate(args));
       } catch (error) {
         // "New size matches existing size" is a failure to some versions and not to others.
         if (!(error instanceof LvmError && error.kind === 'other')) throw error;

@@ -10,11 +10,11 @@
  */
 import type { Commands } from '../system/commands.ts';
 import { log, withContext } from '../system/context.ts';
-import { increments } from './progress.ts';
 import { delay, type RateLimiter } from './rate-limit.ts';
 import { type LogicalVolume, type Lvm, LvmError, type VgReport } from './types.ts';
-import { RateMeter, segmentBytes, wipedBytes, wipedTag, wipedTags } from './wipe-progress.ts';
+import { RateMeter, wipedBytes, wipedTag, wipedTags } from './wipe-progress.ts';
 import { zeroRange } from './zero.ts';
+import { zeroInSegments } from './zero-segments.ts';
 
 export interface WiperOptions {
   readonly lvm: Lvm;
@@ -55,8 +55,6 @@ const RESCAN_MS = 300_000;
 /** One lvremove for many costs little more than for one. */
 const BATCH_VOLUMES = 32;
 const BATCH_MS = 2_000;
-/** A tag is a metadata commit: less progress than this is not worth one. */
-const WORTH_A_TAG_BYTES = 256 * 1024 ** 2;
 /** Zeros are known to be in these LVs once their whole size has been written. */
 const WIPEABLE = new Set(['linear', 'striped']);
 
@@ -189,26 +187,27 @@ export class Wiper {
     if (!lv.active) await lvm.activate([lv.name]);
     log().info({ lv: lv.name, sizeBytes: lv.sizeBytes, fromBytes: item.doneBytes }, 'wiping a deleted volume');
     this.#current = item;
+    let flushedBytes = item.doneBytes;
     try {
-      while (item.doneBytes < lv.sizeBytes) {
-        const offset = item.doneBytes;
-        const length = Math.min(segmentBytes(lv.sizeBytes, this.#meter.bytesPerSecond), lv.sizeBytes - offset);
-        this.#meter.start();
-        const onProgress = increments((bytes) => {
-          this.#meter.add(bytes);
+      await zeroInSegments({
+        fromBytes: item.doneBytes,
+        toBytes: lv.sizeBytes,
+        zero: (offset, length, options) => zeroRange(commands, lv.path, offset, length, { limiter, ...options }),
+        record: async (doneBytes) => {
+          flushedBytes = doneBytes;
+          await this.#recordProgress(item);
+        },
+        onMore: (bytes) => {
           this.#wipedBytes += bytes;
           item.doneBytes += bytes;
-        });
-        try {
-          await zeroRange(commands, lv.path, offset, length, { limiter, onProgress, signal });
-        } catch (error) {
-          // Flushed if it was stopped; after a failure nobody knows.
-          if (!signal.aborted) item.doneBytes = offset;
-          else if (item.doneBytes - wipedBytes(lv) >= WORTH_A_TAG_BYTES) await this.#recordProgress(item);
-          throw error;
-        }
-        if (item.doneBytes < lv.sizeBytes) await this.#recordProgress(item);
-      }
+        },
+        meter: this.#meter,
+        signal,
+      });
+    } catch (error) {
+      // Flushed if it was stopped; after a failure nobody knows.
+      if (!signal.aborted) item.doneBytes = flushedBytes;
+      throw error;
     } finally {
       this.#current = undefined;
     }

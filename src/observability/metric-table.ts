@@ -138,7 +138,7 @@ export const METRICS = {
   zeroBacklog: {
     name: 'lvm_iscsi_csi_zero_backlog_bytes',
     type: 'gauge',
-    help: 'Bytes that calls in progress still have to zero before they answer, by reason: create (a new volume), expand (what an expansion added).',
+    help: 'Bytes that are still to be zeroed, by reason: create (a new volume, before CreateVolume answers), expand (what an expansion added, before anybody sees it).',
     labels: ['reason'],
     role: 'controller',
   },

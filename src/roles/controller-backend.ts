@@ -7,6 +7,7 @@ import { prepareShutdown } from '../iscsi/target/shutdown-unit.ts';
 import { Wiper } from '../lvm/wiper.ts';
 import { log, withContext } from '../system/context.ts';
 import { acquireHostLock, describeHolder, type HostLock } from '../system/host-lock.ts';
+import { awaitPredecessors } from '../system/predecessors.ts';
 import type { Backend, ProbeResult } from '../volumes/backend.ts';
 import { ChapKeys } from '../volumes/chap.ts';
 import { LvmBackend } from '../volumes/lvm-backend.ts';
@@ -32,14 +33,18 @@ export function startBackend(config: ControllerSettings, dependencies: RoleDepen
   const closing = new AbortController();
   const stopped = AbortSignal.any([closing.signal, dependencies.stopping]);
   const waiting = new WaitingBackend();
-  const parts: { lock?: Extract<HostLock, { held: true }>; wiper?: Wiper } = {};
+  const parts: { lock?: Extract<HostLock, { held: true }>; wiper?: Wiper; backend?: LvmBackend } = {};
   const work = withContext({ task: 'controller start' }, async () => {
     try {
       parts.lock = await takeLock(config, dependencies, waiting, stopped);
-      const host = storageHost(config, dependencies);
-      const { backend, wiper } = await makeBackend(config, dependencies, host, waiting, stopped);
+      const holding = await succeed(config, dependencies, parts.lock, waiting, stopped);
+      const host = storageHost(config, holding);
+      const { backend, wiper } = await makeBackend(config, holding, host, waiting, stopped);
       parts.wiper = wiper;
-      await prepareShutdown({ ...dependencies, hostRoot: config.hostRoot, iqnPrefix: config.controller.iqnPrefix });
+      parts.backend = backend;
+      // A call that waits for hours of zeroing must not hold up the drain.
+      stopped.addEventListener('abort', () => void backend.close());
+      await prepareShutdown({ ...holding, hostRoot: config.hostRoot, iqnPrefix: config.controller.iqnPrefix });
       wiper.start();
       waiting.backend = backend;
       controllerMetrics(dependencies.metrics, config.controller.volumeGroup, host, backend, wiper);
@@ -57,7 +62,7 @@ export function startBackend(config: ControllerSettings, dependencies: RoleDepen
     async close() {
       closing.abort();
       await work;
-      await parts.wiper?.stop();
+      await Promise.all([parts.wiper?.stop(), parts.backend?.close()]);
       await parts.lock?.release();
     },
   };
@@ -95,6 +100,24 @@ async function takeLock(
   }
 }
 
+/** Before anything is read: what the former holder has left running ends first. The commands of the holder. */
+async function succeed(
+  { controller }: ControllerSettings,
+  dependencies: RoleDependencies,
+  lock: Extract<HostLock, { held: true }>,
+  waiting: WaitingBackend,
+  stopped: AbortSignal,
+): Promise<RoleDependencies> {
+  // As systemd takes it in a unit's name.
+  const owner = `vg-${controller.volumeGroup.replaceAll('+', '_')}`;
+  const onWaiting = (reason: string): void => {
+    waiting.reason = reason;
+  };
+  await awaitPredecessors({ commands: dependencies.commands, owner, onWaiting, signal: stopped });
+  waiting.reason = 'the controller is starting';
+  return { ...dependencies, commands: dependencies.commands.holding(lock.record, owner) };
+}
+
 async function makeBackend(
   config: ControllerSettings,
   dependencies: RoleDependencies,
@@ -120,8 +143,9 @@ async function makeBackend(
     targets: host.targets,
     chapKeys,
     wipeQueue: { wake: () => wiper.wake(), backlog: () => wiper.backlog() },
-    isBlank: (report) => host.blankTrust.isBlank(report),
-    zeroRange: (...range) => host.zeroing.zero(...range),
+    blankMark: (report) => host.blankTrust.mark(report),
+    zeroNew: (path, lengthBytes) => host.zeroing.zeroNew(path, lengthBytes),
+    zeroGrowth: (range) => host.zeroing.zeroGrowth(range),
     makeFileSystem: host.makeFileSystem,
   });
   return { backend, wiper };

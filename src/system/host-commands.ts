@@ -8,8 +8,16 @@ import { execa } from 'execa';
 import type { CommandObserver, CommandOutcome } from './command-observer.ts';
 import { CommandError, type CommandRequest, type CommandResult, type Commands } from './commands.ts';
 import { log } from './context.ts';
+import type { LockRecord } from './host-lock.ts';
 import { HOST_ENVIRONMENT, type HostNamespace, inHostNamespace, quoteCommand } from './host-namespace.ts';
-import { isScopeGone, MutatingScope, NoScopeError, type ScopeEntry, throughScope } from './mutating-scope.ts';
+import {
+  isLockGone,
+  isScopeGone,
+  MutatingScope,
+  NoScopeError,
+  type ScopeEntry,
+  throughScope,
+} from './mutating-scope.ts';
 import { OutputFiles, readCaptured } from './output-files.ts';
 
 export interface HostCommandsOptions {
@@ -23,6 +31,8 @@ export interface HostCommandsOptions {
   readonly outputLimitBytes?: number;
   /** Made from `host` and `owner` when absent. */
   readonly scope?: MutatingScope;
+  /** Without this lock no mutating command is begun. */
+  readonly lock?: LockRecord;
 }
 
 const DEFAULT_TIMEOUT_MS = 60_000;
@@ -49,6 +59,7 @@ export class HostCommands implements Commands {
   readonly #scope: MutatingScope;
   readonly #outputLimitBytes: number;
   readonly #mutating = new Set<{ readonly command: string }>();
+  readonly #holders: HostCommands[] = [];
 
   constructor(options: HostCommandsOptions) {
     this.#options = options;
@@ -62,14 +73,22 @@ export class HostCommands implements Commands {
     await this.#scope.entry().catch(() => undefined);
   }
 
+  /** For the holder of a host lock: in a scope of that owner, and only as long as the lock is held. Closed with this one. */
+  holding(lock: LockRecord, owner: string): HostCommands {
+    const { scope: _scope, ...options } = this.#options;
+    const commands = new HostCommands({ ...options, owner, lock });
+    this.#holders.push(commands);
+    return commands;
+  }
+
   /** Command lines of the mutating commands in progress. */
   get mutating(): string[] {
-    return [...this.#mutating].map(({ command }) => command);
+    return [...[...this.#mutating].map(({ command }) => command), ...this.#holders.flatMap((other) => other.mutating)];
   }
 
   /** Lets go of the scope. Commands in progress go on, also after our end. */
   async close(): Promise<void> {
-    await this.#scope.close();
+    await Promise.all([this.#scope.close(), ...this.#holders.map((other) => other.close())]);
   }
 
   async run(request: CommandRequest): Promise<CommandResult> {
@@ -151,11 +170,12 @@ export class HostCommands implements Commands {
     // Twice gone: nothing has been run yet, so a scope for this command alone is still safe.
     const secondEnding = await this.#mutateIn(second, request);
     if (!isScopeGone(second, secondEnding.exitCode, secondEnding.stderr)) return secondEnding;
-    return await this.#mutateIn({ kind: 'systemd-run' }, request);
+    return await this.#mutateIn({ kind: 'systemd-run', owner: this.#options.owner }, request);
   }
 
   async #mutateIn(entry: ScopeEntry, request: CommandRequest): Promise<Ending> {
-    const argv = inHostNamespace(this.#options.host, throughScope(entry, [request.file, ...request.args]));
+    const { host, lock } = this.#options;
+    const argv = inHostNamespace(host, throughScope(entry, [request.file, ...request.args], lock));
     const [file = '', ...args] = argv;
     const files = await OutputFiles.create(this.#options.outputFolder, request.input);
     try {
@@ -258,6 +278,8 @@ function judge(
   if (isMissing(request.file, ending))
     return fail(`program "${basename(request.file)}" not found on this host`, { missing: true });
   if (ending.notStarted !== undefined) return fail(`${program} could not be started: ${errorText(ending.notStarted)}`);
+  if (isLockGone(ending.exitCode, ending.stderr))
+    return fail(`${program} was not run: the lock of this process is another's, or its file was changed`);
   if (ending.timedOut) return fail(`${program} did not end within ${request.timeoutMs ?? DEFAULT_TIMEOUT_MS} ms`);
   // A read that prints too much is ended by us: how it ended then says nothing. A mutating command ended by itself.
   const endedByItself = request.kind === 'mutate' && ending.exitCode !== 0;

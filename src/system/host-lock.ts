@@ -2,8 +2,8 @@
  * A lock in the host's namespaces that dies with this process: flock(1), held by a keeper (keeper.ts). flock locks the
  * inode, so it works between pods and the host, as long as all of them name the same file.
  *
- * When we are killed the lock is free at once, also while a mutating command of ours is still running in its scope:
- * LVM's own VG lock orders that command with those of the next holder.
+ * When we are killed the lock is free at once, also while a mutating command of ours is still running in its scope. The
+ * next holder has to wait for that (predecessors.ts), and finds out by the words in the lock's file (mutating-scope.ts).
  */
 import { CommandError, type Commands } from './commands.ts';
 import { log } from './context.ts';
@@ -23,9 +23,18 @@ export interface LockHolder {
   readonly since: string;
 }
 
+/** By which a command finds out whether the lock is still that of the process that started it. */
+export interface LockRecord {
+  /** On the host. */
+  readonly path: string;
+  /** The first line of that file, as long as the lock is ours. */
+  readonly words: string;
+}
+
 export type HostLock =
   | {
       readonly held: true;
+      readonly record: LockRecord;
       /** Settles (never rejects) when the lock is lost without release(), with how the keeper ended. */
       readonly lost: Promise<string>;
       release(): Promise<void>;
@@ -58,7 +67,8 @@ export async function acquireHostLock(
   path: string,
   holder: LockHolder,
 ): Promise<HostLock> {
-  const argv = inHostNamespace(host, ['sh', '-c', LOCK, path, JSON.stringify(holder), HOLD]);
+  const words = JSON.stringify(holder);
+  const argv = inHostNamespace(host, ['sh', '-c', LOCK, path, words, HOLD]);
   let keeper: Keeper;
   try {
     keeper = await step('host-lock-acquire', () => startKeeper(argv, READY_TIMEOUT_MS));
@@ -75,6 +85,7 @@ export async function acquireHostLock(
   });
   return {
     held: true,
+    record: { path, words },
     lost,
     async release() {
       released = true;

@@ -11,16 +11,23 @@
  * at the cost of a D-Bus round trip. Without systemd they run in our own control group, and the log says so, once. A host
  * that has systemd and gives no scope just now (D-Bus overloaded, systemd re-executing itself) gets no mutating command:
  * the operation fails and is retried, which is better than LVM killed half-way.
+ *
+ * The price of outliving us: whoever takes our place may find our last command still at work, and would read what is about
+ * to change. So the holder of a host lock runs its commands in scopes that have the lock's name, and its successor first
+ * waits for what is in them (predecessors.ts). One that was started and has not entered its scope by then is not run: once
+ * inside it looks whether the lock's file still has our words. The successor writes its own before it looks into the
+ * scopes, so one of the two always sees the other.
  */
 import { randomBytes } from 'node:crypto';
 import { log } from './context.ts';
+import type { LockRecord } from './host-lock.ts';
 import { type HostNamespace, inHostNamespace } from './host-namespace.ts';
 import { type Keeper, startKeeper } from './keeper.ts';
 
 export type ScopeEntry =
   /** `procsPath`, in the host's mount namespace: a process enters by writing 0 to it. */
   | { readonly kind: 'cgroup'; readonly procsPath: string }
-  | { readonly kind: 'systemd-run' }
+  | { readonly kind: 'systemd-run'; readonly owner: string }
   | { readonly kind: 'none' };
 
 /**
@@ -33,18 +40,26 @@ const SYSTEMD_RUN = ['systemd-run', '--scope', '--quiet', '--collect', ...SCOPE_
 /** Printed, with this exit code, by a command that could not enter the scope: proof that nothing has been run. */
 const SCOPE_GONE = 'lvm-iscsi-csi: the scope for mutating commands is gone';
 const SCOPE_GONE_EXIT_CODE = 125;
+/** Likewise by a command whose lock is another's by now. */
+const LOCK_GONE = 'lvm-iscsi-csi: the lock file has the words of another';
 
 /** The OOM killer must not prefer a mutating command, and a pod's oom_score_adj (up to 1000) is inherited. */
 const SPARE_FROM_OOM = '{ echo -900 > /proc/self/oom_score_adj; } 2>/dev/null || :';
-const ENTER_AND_EXEC = [
-  `{ echo 0 > "$0"; } 2>/dev/null || { echo '${SCOPE_GONE}' >&2; exit ${SCOPE_GONE_EXIT_CODE}; }`,
-  SPARE_FROM_OOM,
-  'exec "$@"',
+const ENTER = `{ echo 0 > "$0"; } 2>/dev/null || { echo '${SCOPE_GONE}' >&2; exit ${SCOPE_GONE_EXIT_CODE}; }`;
+/** Of the lock's file and the words that it has to have. No process more: `read` is the shell's own. */
+const CHECK_LOCK = [
+  `{ IFS= read -r words < "$1"; } 2>/dev/null && [ "$words" = "$2" ] || { echo '${LOCK_GONE}' >&2; exit ${SCOPE_GONE_EXIT_CODE}; }`,
+  'shift 2',
 ].join('; ');
-const EXEC = `${SPARE_FROM_OOM}; exec "$@"`;
+const EXEC = 'exec "$@"';
+
+/** What the keeper is called among the scope's processes (/proc/PID/comm). */
+export const KEEPER_NAME = 'csi-keeper';
 
 /** systemd tells the scope's control group; finding ourselves listed in it proves that the path is right. */
 const KEEP = [
+  // To be told from the commands.
+  `{ echo ${KEEPER_NAME} > "/proc/$$/comm"; } 2>/dev/null || :`,
   'group=$(systemctl show --property=ControlGroup --value "$0") || exit 3',
   'procs="/sys/fs/cgroup$group/cgroup.procs"',
   'grep -qx "$$" "$procs" || exit 4',
@@ -118,7 +133,7 @@ export class MutatingScope {
       this.#warnOnce('no systemd on this host: a mutating command dies with this process’s control group');
       return { kind: 'none' };
     }
-    const unit = `lvm-iscsi-csi-${this.#owner}-${randomBytes(6).toString('hex')}.scope`;
+    const unit = newUnit(this.#owner);
     const argv = [...SYSTEMD_RUN, `--unit=${unit}`, '--property=Delegate=yes', 'sh', '-c', KEEP, unit];
     try {
       const keeper = await this.#start(inHostNamespace(this.#host, argv), READY_TIMEOUT_MS);
@@ -142,7 +157,7 @@ export class MutatingScope {
       await probe.stop();
       this.#retryAtMs = Date.now() + RETRY_AFTER_MS;
       log().warn({ err: reason }, 'no lasting scope for mutating commands; each gets one of its own by systemd-run');
-      return { kind: 'systemd-run' };
+      return { kind: 'systemd-run', owner: this.#owner };
     } catch (error) {
       throw this.#refusal('systemd gives no scope', error);
     }
@@ -173,19 +188,40 @@ export class MutatingScope {
   }
 }
 
-/** The argument vector, still without nsenter, that runs `argv` out of our control group. */
-export function throughScope(entry: ScopeEntry, argv: readonly string[]): string[] {
+function newUnit(owner: string): string {
+  return `lvm-iscsi-csi-${owner}-${randomBytes(6).toString('hex')}.scope`;
+}
+
+/** All scopes of an owner, as a pattern for file names. */
+export function scopePattern(owner: string): string {
+  return `lvm-iscsi-csi-${owner}-${'[0-9a-f]'.repeat(12)}.scope`;
+}
+
+/**
+ * The argument vector, still without nsenter, that runs `argv` out of our control group.
+ * @param lock only as long as it is ours
+ */
+export function throughScope(entry: ScopeEntry, argv: readonly string[], lock?: LockRecord): string[] {
+  const check = lock === undefined ? [] : [CHECK_LOCK];
+  const checked = lock === undefined ? argv : [lock.path, lock.words, ...argv];
   switch (entry.kind) {
     case 'cgroup':
-      return ['sh', '-c', ENTER_AND_EXEC, entry.procsPath, ...argv];
-    case 'systemd-run':
-      return [...SYSTEMD_RUN, 'sh', '-c', EXEC, 'sh', ...argv];
+      return ['sh', '-c', [ENTER, ...check, SPARE_FROM_OOM, EXEC].join('; '), entry.procsPath, ...checked];
+    case 'systemd-run': {
+      const script = [...check, SPARE_FROM_OOM, EXEC].join('; ');
+      return [...SYSTEMD_RUN, `--unit=${newUnit(entry.owner)}`, 'sh', '-c', script, 'sh', ...checked];
+    }
     case 'none':
-      return [...argv];
+      return lock === undefined ? [...argv] : ['sh', '-c', [...check, EXEC].join('; '), 'sh', ...checked];
   }
 }
 
 /** True only when the command was never started because the scope was gone: it may be run again. */
 export function isScopeGone(entry: ScopeEntry, exitCode: number | undefined, stderr: string): boolean {
   return entry.kind === 'cgroup' && exitCode === SCOPE_GONE_EXIT_CODE && stderr.startsWith(SCOPE_GONE);
+}
+
+/** True only when the command was never started because the lock is another's. */
+export function isLockGone(exitCode: number | undefined, stderr: string): boolean {
+  return exitCode === SCOPE_GONE_EXIT_CODE && stderr.startsWith(LOCK_GONE);
 }

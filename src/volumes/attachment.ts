@@ -8,7 +8,6 @@ import type { PublishRequest } from './backend.ts';
 import { capabilityProblemOf, isReadonlyAttachment, modeClass } from './capabilities.ts';
 import { type ChapPair, userCredentials } from './chap.ts';
 import type { BackendDependencies } from './dependencies.ts';
-import { finishGrowth } from './expansion.ts';
 import { attachmentCredentials, ensureExport, removeExport, revokeInitiator } from './exports.ts';
 import type { UnfinishedFences } from './fences.ts';
 import { explainLvm } from './lvm-errors.ts';
@@ -77,7 +76,6 @@ export async function publishVolume(
   }
   if (same !== undefined) {
     checkSameAttachment(entry.volume, same, wanted);
-    if (entry.growingFromBytes !== undefined) entry = await finishGrowth(deps, entry);
     await ensureExport(
       deps,
       entry,
@@ -92,7 +90,6 @@ export async function publishVolume(
   checkInitiatorUnique(table, pending, node);
   checkLimit(deps, table, pending, node, request.volumeId);
   return await pending.during(request.volumeId, node, async () => {
-    if (entry.growingFromBytes !== undefined) entry = await finishGrowth(deps, entry);
     await explainLvm(
       `the attachment of volume ${request.volumeId} to node ${node.nodeName} could not be recorded`,
       lvm.vgName,

@@ -2,6 +2,7 @@
 import { DriverError } from '../errors.ts';
 import { log } from '../system/context.ts';
 import type { CreateVolumeRequest } from './backend.ts';
+import { wasBlank } from './blankness.ts';
 import { contentFor } from './capabilities.ts';
 import { discardVolume, hideDeleted } from './deletion.ts';
 import type { BackendDependencies } from './dependencies.ts';
@@ -47,7 +48,7 @@ export async function createVolume(deps: BackendDependencies, request: CreateVol
     table = await VolumeTable.read(lvm, config.clusterId);
     existing = undefined;
   }
-  const isBlank = deps.isBlank(table.report);
+  const blankMark = deps.blankMark(table.report);
   let unfinished: Unfinished;
   if (existing !== undefined) {
     // After a crash nobody knows how far an earlier mkfs came: all is zeroed again.
@@ -55,16 +56,13 @@ export async function createVolume(deps: BackendDependencies, request: CreateVol
       volume: existing.volume,
       path: existing.lv.path,
       active: existing.lv.active,
-      blank: false,
-      made: false,
+      blankMark: undefined,
     };
   } else {
     if (table.report.vg.freeBytes < sizeBytes) throw noRoom(sizeBytes, table.report, deps.wipeQueue);
     requireMetadataRoom(table, `volume "${request.name}" could not be created`);
     const identity = { clusterId: config.clusterId, name: request.name, serial: newToken(), content };
-    // Nothing more to do to it: born ready, in one metadata commit.
-    const made = isBlank && content.kind === 'raw';
-    const tags = made ? [...identityTags(identity), MADE_TAG] : identityTags(identity);
+    const tags = identityTags(identity);
     await explainLvm(`volume "${request.name}" of ${formatBytes(sizeBytes)} could not be created`, lvm.vgName, () =>
       lvm.createLinear({ name: volumeId, sizeBytes, tags }),
     );
@@ -73,8 +71,7 @@ export async function createVolume(deps: BackendDependencies, request: CreateVol
       volume: { id: volumeId, name, sizeBytes, serial, content, provisioning: 'thick', attachments: [] },
       path: `/dev/${lvm.vgName}/${volumeId}`,
       active: true,
-      blank: isBlank,
-      made,
+      blankMark,
     };
   }
   try {
@@ -92,21 +89,18 @@ interface Unfinished {
   readonly volume: Volume;
   readonly path: string;
   readonly active: boolean;
-  /** All zeros. */
-  readonly blank: boolean;
-  readonly made: boolean;
+  /** What its extents were believed to be zeros by, before they were allocated. */
+  readonly blankMark: string | undefined;
 }
 
 /** Steps 2 to 4. */
-async function finish(deps: BackendDependencies, { volume, path, active, blank, made }: Unfinished): Promise<void> {
-  if (made) return;
-  const { lvm } = deps;
+async function finish(deps: BackendDependencies, { volume, path, active, blankMark }: Unfinished): Promise<void> {
+  const { lvm, config } = deps;
+  const blank = blankMark !== undefined && wasBlank(deps, blankMark, await VolumeTable.read(lvm, config.clusterId));
   if (!active)
     await explainLvm(`volume ${volume.id} could not be activated`, lvm.vgName, () => lvm.activate([volume.id]));
   if (!blank)
-    await explainLvm(`volume ${volume.id} could not be zeroed`, lvm.vgName, () =>
-      deps.zeroRange('create', path, 0, volume.sizeBytes),
-    );
+    await explainLvm(`volume ${volume.id} could not be zeroed`, lvm.vgName, () => deps.zeroNew(path, volume.sizeBytes));
   if (volume.content.kind === 'filesystem') await deps.makeFileSystem(path, volume.content.fsType);
   await explainLvm(`volume ${volume.id} could not be marked as made`, lvm.vgName, () =>
     lvm.changeTags(volume.id, { add: [MADE_TAG] }),

@@ -2,7 +2,7 @@
 import type { ControllerConfig } from '../config-types.ts';
 import type { Gates } from '../gate/types.ts';
 import type { Targets } from '../iscsi/target/types.ts';
-import type { ZeroReason } from '../lvm/awaited-zeroing.ts';
+import type { GrowthRange } from '../lvm/awaited-zeroing.ts';
 import type { Lvm, VgReport } from '../lvm/types.ts';
 import type { ChapKeys } from './chap.ts';
 import type { FsType } from './model.ts';
@@ -23,15 +23,12 @@ export interface BackendDependencies {
   /** undefined: there are none, and CHAP is off. With CHAP off there may be some, for attachments made before. */
   readonly chapKeys: ChapKeys | undefined;
   readonly wipeQueue: WipeQueue;
-  /** Are this VG's free extents known to be all zeros? */
-  readonly isBlank: (report: VgReport) => boolean;
-  /** Writes zeros to the range of a device and flushes it; bytes. */
-  readonly zeroRange: (
-    reason: ZeroReason,
-    devicePath: string,
-    offsetBytes: number,
-    lengthBytes: number,
-  ) => Promise<void>;
+  /** What this VG's free extents are all zeros by; undefined when they are not known to be (blankness.ts). */
+  readonly blankMark: (report: VgReport) => string | undefined;
+  /** Writes zeros to the whole device of a new volume and flushes it; bytes. */
+  readonly zeroNew: (devicePath: string, lengthBytes: number) => Promise<void>;
+  /** Writes zeros to what an expansion has added, in segments that are recorded. */
+  readonly zeroGrowth: (range: GrowthRange) => Promise<void>;
   /** Makes the file system on an LV that was never handed out, and flushes it. */
   readonly makeFileSystem: (devicePath: string, fsType: FsType) => Promise<void>;
 }

@@ -1,6 +1,7 @@
 /** ControllerExpandVolume: online, in whole extents, and blank (order of writes: tags.ts). */
 import { DriverError } from '../errors.ts';
 import type { ExpandResult } from './backend.ts';
+import { wasBlank } from './blankness.ts';
 import { capabilityProblemOf } from './capabilities.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { explainExport } from './export-errors.ts';
@@ -10,12 +11,13 @@ import { checkRange, formatBytes, roundUp, tellRounding } from './sizes.ts';
 import { growingTag, growingTags } from './tags.ts';
 import { type VolumeEntry, VolumeTable } from './volume-table.ts';
 
+/** @returns undefined when what it added, now or earlier, has to be zeroed first: then again (growth.ts) */
 export async function expandVolume(
   deps: BackendDependencies,
   volumeId: string,
   capacity: CapacityRange,
   capability: VolumeCapability | undefined,
-): Promise<ExpandResult> {
+): Promise<ExpandResult | undefined> {
   const { lvm, config } = deps;
   checkRange(capacity);
   const before = await VolumeTable.read(lvm, config.clusterId);
@@ -25,7 +27,11 @@ export async function expandVolume(
     const problem = capabilityProblemOf(entry.volume, capability);
     if (problem !== undefined) throw new DriverError('INVALID_ARGUMENT', problem);
   }
-  if (entry.growingFromBytes !== undefined) entry = await finishGrowth(deps, entry);
+  if (entry.growingFromBytes !== undefined) {
+    if (entry.growingFromBytes < entry.lv.sizeBytes) return undefined;
+    // A crash, or a failure, came before the lvextend.
+    entry = await explainLvm(`volume ${volumeId} could not be expanded`, lvm.vgName, () => endGrowth(deps, entry));
+  }
   if (capacity.requiredBytes <= entry.volume.sizeBytes) {
     if (capacity.limitBytes > 0 && capacity.limitBytes < entry.volume.sizeBytes) {
       throw new DriverError('OUT_OF_RANGE', {
@@ -53,31 +59,27 @@ export async function expandVolume(
     throw noRoom(sizeBytes - entry.volume.sizeBytes, report, deps.wipeQueue);
 
   const table = await VolumeTable.read(lvm, config.clusterId);
-  const blank = deps.isBlank(table.report);
+  const markBefore = deps.blankMark(table.report);
   await explainLvm(`volume ${volumeId} could not be expanded to ${formatBytes(sizeBytes)}`, lvm.vgName, async () => {
-    if (!blank) await lvm.changeTags(volumeId, { add: [growingTag(entry.volume.sizeBytes)] });
+    await lvm.changeTags(volumeId, { add: [growingTag(entry.volume.sizeBytes)] });
     await lvm.extend(volumeId, sizeBytes);
   });
-  let grown = (await VolumeTable.read(lvm, config.clusterId)).require(volumeId);
-  if (grown.growingFromBytes !== undefined) grown = await finishGrowth(deps, grown);
-  await growGate(deps, grown);
+  const after = await VolumeTable.read(lvm, config.clusterId);
+  if (!wasBlank(deps, markBefore, after)) return undefined;
+  const grown = await explainLvm(`the expansion of volume ${volumeId} could not be recorded`, lvm.vgName, () =>
+    endGrowth(deps, after.require(volumeId)),
+  );
   tellRounding(volumeId, capacity, grown.volume.sizeBytes, extentSizeBytes);
   return result(grown.volume);
 }
 
-/** Zeroes what an expansion added and nobody has seen yet, and only then lets the gate show it. */
-export async function finishGrowth(deps: BackendDependencies, entry: VolumeEntry): Promise<VolumeEntry> {
-  const { lvm, config } = deps;
-  const { volume, growingFromBytes, lv } = entry;
-  if (growingFromBytes === undefined) return entry;
-  await explainLvm(`the expansion of volume ${volume.id} could not be finished`, lvm.vgName, async () => {
-    if (!lv.active) await lvm.activate([volume.id]);
-    if (volume.sizeBytes > growingFromBytes) {
-      await deps.zeroRange('expand', lv.path, growingFromBytes, volume.sizeBytes - growingFromBytes);
-    }
-    await lvm.changeTags(volume.id, { remove: growingTags(lv) });
-  });
-  return (await VolumeTable.read(lvm, config.clusterId)).require(volume.id);
+/** All bytes are blank. The tag goes before the gate grows: what a node has written must never be zeroed. */
+export async function endGrowth(deps: BackendDependencies, { lv, volume }: VolumeEntry): Promise<VolumeEntry> {
+  await deps.lvm.changeTags(volume.id, { remove: growingTags(lv) });
+  const grown = { ...volume, sizeBytes: lv.sizeBytes };
+  const entry: VolumeEntry = { lv, volume: grown, made: true, growingFromBytes: undefined };
+  await growGate(deps, entry);
+  return entry;
 }
 
 async function growGate(deps: BackendDependencies, entry: VolumeEntry): Promise<void> {

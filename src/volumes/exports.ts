@@ -79,11 +79,9 @@ export async function ensureExport(
       deps.lvm.activate([volume.id]),
     );
   }
-  // Not beyond the bytes that are known to be blank: an expansion that a crash cut short is finished first.
-  const sizeBytes = Math.min(volume.sizeBytes, entry.growingFromBytes ?? volume.sizeBytes);
   const problem = `volume ${volume.id} could not be exported`;
   await explainExport(problem, async () => {
-    const gate = { volumeId: volume.id, lvPath: entry.lv.path, sizeBytes };
+    const gate = { volumeId: volume.id, lvPath: entry.lv.path, sizeBytes: volume.sizeBytes };
     try {
       await deps.gates.ensure(gate);
     } catch (error) {

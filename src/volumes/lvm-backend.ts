@@ -11,6 +11,7 @@ import type { BackendDependencies } from './dependencies.ts';
 import { expandVolume } from './expansion.ts';
 import { explainExport } from './export-errors.ts';
 import { UnfinishedFences } from './fences.ts';
+import { Growths } from './growth.ts';
 import { hasMetadataRoom } from './metadata-room.ts';
 import type { CapacityRange, Volume, VolumeCapability } from './model.ts';
 import { targetIqn, volumeIdForName } from './names.ts';
@@ -20,18 +21,28 @@ import { type ReconcileResult, reconcile } from './reconcile.ts';
 import { VolumeTable } from './volume-table.ts';
 import { witnessed } from './witness.ts';
 
+/** A call to expand waits that long for zeroing. While it waits the wire refuses other calls for the volume. */
+const GROWTH_PATIENCE_MS = 30_000;
+
 export class LvmBackend implements Backend {
   readonly #deps: BackendDependencies;
   readonly #mutex = new KeyedMutex();
   readonly #pending = new PendingAttachments();
   readonly #fences = new UnfinishedFences();
+  readonly #growths: Growths;
   /** Why no call can be served yet; undefined once the first reconciliation is through. */
   #notReady: string | undefined = 'the controller is starting: the volume group has not been read yet';
   #portalProblem: string | undefined;
   #failures: readonly string[] = [];
 
-  constructor(deps: BackendDependencies) {
+  constructor(deps: BackendDependencies, options: { readonly growthPatienceMs?: number } = {}) {
     this.#deps = deps;
+    this.#growths = new Growths(deps, this.#mutex, options.growthPatienceMs ?? GROWTH_PATIENCE_MS);
+  }
+
+  /** Ends background work, and the calls that wait for it. */
+  async close(): Promise<void> {
+    await this.#growths.stop();
   }
 
   /** Compares and repairs; the first one that succeeds opens the backend for calls. */
@@ -39,7 +50,9 @@ export class LvmBackend implements Backend {
     const atStart = this.#notReady !== undefined;
     try {
       const parts = { deps: this.#deps, mutex: this.#mutex, fences: this.#fences };
-      const result = await witnessed(parts, () => reconcile(this.#deps, this.#mutex, this.#fences, { atStart }));
+      const result = await witnessed(parts, () =>
+        reconcile(this.#deps, this.#mutex, this.#fences, this.#growths, { atStart }),
+      );
       this.#notReady = undefined;
       this.#portalProblem = result.portalProblem;
       this.#failures = result.failures;
@@ -54,9 +67,9 @@ export class LvmBackend implements Backend {
     }
   }
 
-  /** What the last comparison could not repair. Not in Probe: one volume must not keep the sidecars from the others. */
+  /** What the last comparison could not repair, and expansions that failed. Not in Probe: one volume must not keep the sidecars from the others. */
   get failures(): readonly string[] {
-    return this.#failures;
+    return [...this.#failures, ...this.#growths.failures];
   }
 
   async probe(): Promise<ProbeResult> {
@@ -91,7 +104,8 @@ export class LvmBackend implements Backend {
   }
 
   async deleteVolume(volumeId: string): Promise<void> {
-    await this.#exclusively(volumeId, () => deleteVolume(this.#deps, volumeId));
+    this.#requireReady();
+    await this.#growths.without(volumeId, () => this.#exclusively(volumeId, () => deleteVolume(this.#deps, volumeId)));
   }
 
   async expandVolume(
@@ -99,7 +113,13 @@ export class LvmBackend implements Backend {
     capacity: CapacityRange,
     capability: VolumeCapability | undefined,
   ): Promise<ExpandResult> {
-    return await this.#exclusively(volumeId, () => expandVolume(this.#deps, volumeId, capacity, capability));
+    for (;;) {
+      const expand = () => expandVolume(this.#deps, volumeId, capacity, capability);
+      const result = await this.#exclusively(volumeId, expand);
+      if (result !== undefined) return result;
+      // Not under the volume's mutex: it can be attached and detached meanwhile.
+      await this.#growths.finish(volumeId);
+    }
   }
 
   async publishVolume(request: PublishRequest): Promise<PublishContext> {

@@ -40,6 +40,16 @@ function toDriverError(error: LvmError, problem: string, vgName: string): Driver
         `the metadata area of volume group "${vgName}" is full (see vg_mda_free of vgs)`,
         cause,
       );
+    case 'vg-changed':
+      return new DriverError(
+        'UNAVAILABLE',
+        {
+          problem,
+          found: `a physical volume was added to volume group "${vgName}", or taken from it, just now; nothing was allocated`,
+          action: 'the call is retried',
+        },
+        cause,
+      );
     case 'vg-not-found':
     case 'vg-partial':
       return new DriverError(

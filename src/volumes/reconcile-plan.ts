@@ -23,7 +23,7 @@ export interface ReconcilePlan {
   /** With a gate or a target that no attachment asks for. Maybe another VG's. */
   readonly leftovers: readonly string[];
   readonly unfinished: readonly string[];
-  /** Attached, and with an expansion that a crash cut short. Zeroing takes long: after everything else. */
+  /** With an expansion that is not finished. */
   readonly growing: readonly string[];
   /** Marked as deleted, and still under a volume's name. */
   readonly halfDeleted: readonly string[];
@@ -43,7 +43,9 @@ export function planReconcile(
     cold,
     inactive: ids(attached.filter(({ lv }) => !lv.active)),
     exports: ids(attached),
-    growing: ids(attached.filter(({ growingFromBytes }) => growingFromBytes !== undefined)),
+    growing: whole
+      ? ids(table.entries().filter(({ made, growingFromBytes }) => made && growingFromBytes !== undefined))
+      : [],
     leftovers: whole ? leftovers(table, serving, gates) : [],
     unfinished: whole ? ids(table.entries().filter(isForgotten)) : [],
     halfDeleted: whole

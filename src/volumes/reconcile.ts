@@ -11,10 +11,10 @@ import type { KeyedMutex } from '../system/keyed-mutex.ts';
 import { finishFences } from './attachment.ts';
 import { discardVolume, hideDeleted } from './deletion.ts';
 import type { BackendDependencies } from './dependencies.ts';
-import { finishGrowth } from './expansion.ts';
 import { explainExport } from './export-errors.ts';
 import { ensureExport, removeExport } from './exports.ts';
 import type { UnfinishedFences } from './fences.ts';
+import type { Growths } from './growth.ts';
 import { targetIqn } from './names.ts';
 import { isForgotten, planReconcile, type ReconcilePlan } from './reconcile-plan.ts';
 import { VolumeTable } from './volume-table.ts';
@@ -38,6 +38,7 @@ export async function reconcile(
   deps: BackendDependencies,
   mutex: KeyedMutex,
   fences: UnfinishedFences,
+  growths: Growths,
   options: { atStart: boolean },
 ): Promise<ReconcileResult> {
   const { lvm, config, gates, targets } = deps;
@@ -57,8 +58,8 @@ export async function reconcile(
     deps,
     mutex,
     fences,
+    growths,
     plan,
-    atStart: options.atStart,
     vgUuid: table.report.vg.uuid,
   }).run();
 }
@@ -88,7 +89,7 @@ class Execution {
   readonly #mutex: KeyedMutex;
   readonly #fences: UnfinishedFences;
   readonly #plan: ReconcilePlan;
-  readonly #atStart: boolean;
+  readonly #growths: Growths;
   readonly #vgUuid: string;
   readonly #failures: string[] = [];
   #repaired = 0;
@@ -99,14 +100,14 @@ class Execution {
     readonly mutex: KeyedMutex;
     readonly fences: UnfinishedFences;
     readonly plan: ReconcilePlan;
-    readonly atStart: boolean;
+    readonly growths: Growths;
     readonly vgUuid: string;
   }) {
     this.#deps = given.deps;
     this.#mutex = given.mutex;
     this.#fences = given.fences;
     this.#plan = given.plan;
-    this.#atStart = given.atStart;
+    this.#growths = given.growths;
     this.#vgUuid = given.vgUuid;
   }
 
@@ -128,8 +129,8 @@ class Execution {
     await this.#each(unfinished, 'removal of an unfinished volume', (volumeId) => this.#discard(volumeId));
     await this.#each(halfDeleted, 'hiding of a deleted volume', (volumeId) => this.#hide(volumeId));
     wipeQueue.wake();
-    // Not while every call waits for the first comparison: until then the gate shows what is known to be blank.
-    if (!this.#atStart) await this.#each(growing, 'end of an expansion', (volumeId) => this.#grow(volumeId));
+    // Nothing waits for it: until it is through everybody is shown what is known to be blank.
+    for (const volumeId of growing) this.#growths.start(volumeId);
     return { repaired: this.#repaired, removed: this.#removed, failures: this.#failures, portalProblem };
   }
 
@@ -173,13 +174,6 @@ class Execution {
     if (entry === undefined || entry.volume.attachments.length === 0) return;
     await ensureExport(this.#deps, entry, entry.volume, { portals: !this.#plan.cold });
     this.#repaired += 1;
-  }
-
-  async #grow(volumeId: string): Promise<void> {
-    const entry = (await this.#table()).findMade(volumeId);
-    if (entry === undefined || entry.growingFromBytes === undefined || entry.volume.attachments.length === 0) return;
-    const grown = await finishGrowth(this.#deps, entry);
-    await ensureExport(this.#deps, grown, grown.volume);
   }
 
   async #removeLeftover(volumeId: string): Promise<void> {

@@ -9,25 +9,28 @@
  *   lic:serial=HEX32     random for each creation
  *   lic:content=raw|ext4|xfs
  *   lic:made             the volume may be handed out
- *   lic:growing=BYTES    bytes from here on are not known to be blank
+ *   lic:growing=BYTES    bytes from here on are not known to be blank, and nobody is shown them
  *   lic:att=…            one for each attachment
  *   lic:wipe             deleted: to be wiped, then removed
  *
  * CREATE  1. lvcreate with v, cluster, name, serial, content (one metadata commit: identity and LV are born together)
- *         2. zero the whole LV, unless the VG's free extents are known to be blank
+ *         2. zero the whole LV, unless its extents were blank: known before 1, and again from a report read after it
  *         3. make the file system, flush
  *         4. add `made`
- *   A crash after 1, 2 or 3 leaves an LV without `made`: it was never handed out, so the retry does 2–4 again on it (or
- *   replaces it, if it asks for something else). When 2 and 3 are not needed, `made` is part of 1.
+ *   A crash after 1, 2 or 3 leaves an LV without `made`: it was never handed out, so the retry does 2–4 again on it, with
+ *   the zeroing (or replaces it, if it asks for something else). `made` is never part of 1, though it would save a commit:
+ *   only after 1 is it known which disks its extents came from.
  * PUBLISH 1. add `att` (with the nonce)  2. activate, gate, target
  *   A crash after 1 leaves an attachment without a target: the next start, or the retry, builds it, with the same nonce.
  * UNPUBLISH 1. fence: target disabled, ACL gone, gate severed and removed  2. remove `att`
  *   A crash in 1 leaves `att`: the start builds the target again (the node was not told that it is cut off), the retry
  *   fences again. Where the gate is severed already, the start completes the fence before it builds. The tag goes last, so
  *   that "no tag" always means "fenced". A fence that failed or was not waited for (no crash) is never undone: fences.ts.
- * EXPAND  1. add `growing=OLD`  2. lvextend  3. zero from OLD  4. gate grows  5. remove `growing`
- *   A crash after 2 leaves a larger LV behind a gate of the old size: the retry, or the next publish, does 3–5.
- *   Without zeroing (blank extents) only 2 and 4.
+ * EXPAND  1. add `growing=OLD`  2. lvextend  3. zero from OLD, unless these extents were blank (as in CREATE)
+ *         4. remove `growing`  5. gate grows
+ *   3 is done in the background (growth.ts), in segments: `growing` moves on with each that is on the disk. A crash after
+ *   2 leaves a larger LV that has its old size to everybody: the start, or the retry, goes on with 3 from `growing`. The
+ *   tag goes before the gate grows, and no gate is larger than it says: what a node has written must never be zeroed.
  * DELETE  1. add `wipe`  2. rename to _wipe-<uuid>  3. (background) wipe, lvremove
  *   A crash after 1 leaves the old name with `wipe`: it is no volume any more; start, CreateVolume of that name and the
  *   retry do 2. An LV with `wipe` is never read as a volume.
@@ -176,16 +179,21 @@ export function readLv(lv: LogicalVolume, clusterId: string): LvMeaning {
     if (attachment === undefined) return refuse(`has a malformed attachment tag "${PREFIX}att=${value}"`);
     attachments.push(attachment);
   }
-  const growing = values.get('growing')?.map(Number) ?? [];
+  const growing = (values.get('growing') ?? []).map((digits) =>
+    /^[1-9]\d*$/.test(digits) ? Number(digits) : Number.NaN,
+  );
+  // All from there on would be zeroed.
+  if (growing.some((bytes) => !Number.isSafeInteger(bytes))) return refuse('has a malformed tag "growing"');
+  const growingFromBytes = growing.length === 0 ? undefined : Math.min(...growing);
   return {
     kind: 'volume',
     made: values.has('made'),
-    // The lowest of them, should a crash ever leave two: more is zeroed, never less.
-    growingFromBytes: growing.length === 0 ? undefined : Math.min(...growing),
+    // The lowest of them, should there ever be two: more is zeroed, never less.
+    growingFromBytes,
     volume: {
       id: lv.name,
       name,
-      sizeBytes: lv.sizeBytes,
+      sizeBytes: Math.min(lv.sizeBytes, growingFromBytes ?? lv.sizeBytes),
       serial,
       content,
       provisioning: lv.segmentType === 'thin' ? 'thin' : 'thick',

@@ -67,7 +67,7 @@ for (const scrub of [false, true]) {
       await volume.down(node);
       await wiped(deployment);
       // So large that it gets extents that were the first one's.
-      const next = await new TestVolume(deployment, { name: 'blank-next', kind: 'block', sizeBytes: 900 * MIB }).up(
+      const next = await new TestVolume(deployment, { name: 'blank-next', kind: 'block', sizeBytes: 800 * MIB }).up(
         node,
       );
       expect(await traces(deployment, next.targetPath())).to.deep.equal({ pattern: 0, nonZero: 0 });

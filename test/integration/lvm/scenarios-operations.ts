@@ -22,7 +22,13 @@ async function life(bench: Bench): Promise<void> {
   assert.deepEqual(bench.commands.take(), ['lvs']);
   const [lv] = report.lvs;
   assert.deepEqual(
-    { ...lv, uuid: '', tags: lv?.tags.toSorted(), createdAt: Math.abs((lv?.createdAt ?? 0) - Date.now() / 1000) < 60 },
+    {
+      ...lv,
+      uuid: '',
+      extents: lv?.extents.length,
+      tags: lv?.tags.toSorted(),
+      createdAt: Math.abs((lv?.createdAt ?? 0) - Date.now() / 1000) < 60,
+    },
     {
       name: 'volume-1',
       uuid: '',
@@ -36,6 +42,7 @@ async function life(bench: Bench): Promise<void> {
       segmentType: 'linear',
       poolName: undefined,
       originName: undefined,
+      extents: 1,
       dataPercent: undefined,
       metadataPercent: undefined,
     },

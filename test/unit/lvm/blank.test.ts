@@ -337,6 +337,18 @@ describe('lvm/scrub', () => {
     };
     expect(await kind()).to.equal('other');
     expect(vg.tags).to.deep.equal([]);
+    for (const moved of ['volume-1', 'the scrub’s own']) {
+      vg.lvs = [];
+      vg.add('volume-1', GIB, []);
+      let done = false;
+      commands.answer = () => {
+        if (!done) vg.move(moved === 'volume-1' ? moved : (vg.lvs.at(-1)?.name ?? ''));
+        done = true;
+        return 0;
+      };
+      expect(await kind(), moved).to.equal('other');
+      expect(vg.tags).to.deep.equal([]);
+    }
   });
 
   describe('trust', () => {
@@ -374,6 +386,25 @@ describe('lvm/scrub', () => {
         await new Promise((resolve) => setImmediate(resolve));
         expect(vg.tags).to.deep.equal([]);
       }
+    });
+
+    it('ends when an LV is moved: its old extents hold what was on it, with the same disks and the same LVs', async () => {
+      vg.add('volume-1', GIB, []);
+      expect(await observed()).to.equal(true);
+      vg.move('volume-1');
+      expect(await observed()).to.equal(false);
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(vg.tags).to.deep.equal([]);
+      await scrub({ lvm: vg, commands, isOurs });
+      expect(await observed()).to.equal(true);
+    });
+
+    it('outlasts the growth of an LV, wherever the new extents lie', async () => {
+      const lv = vg.add('volume-1', GIB, []);
+      expect(await observed()).to.equal(true);
+      const extents = [...lv.extents, { place: '/dev/vdc', first: 0, last: 255 }];
+      vg.lvs = [{ ...lv, sizeBytes: 2 * GIB, extents }];
+      expect(await observed()).to.equal(true);
     });
 
     it('ends when somebody else’s LV is seen, and stays away when the tag cannot be removed', async () => {

@@ -1,4 +1,5 @@
 /** FAKES for zeroing, wiping and scrubbing: a VG in memory, and commands that only take note. The real ones: test/integration/lvm. */
+import type { ExtentRange } from '../../../src/lvm/extents.ts';
 import type { LogicalVolume, Lvm, LvmError, TagChange, VgReport } from '../../../src/lvm/types.ts';
 import { CommandError, type CommandRequest, type CommandResult, type Commands } from '../../../src/system/commands.ts';
 
@@ -38,6 +39,7 @@ export class FakeVg implements Lvm {
   readonly removed: string[] = [];
   failRemove: LvmError | undefined;
   #lastUuid = 0;
+  #nextExtent = 0;
 
   add(name: string, sizeBytes: number, tags: readonly string[], more: Partial<LogicalVolume> = {}): LogicalVolume {
     this.#lastUuid += 1;
@@ -54,12 +56,24 @@ export class FakeVg implements Lvm {
       segmentType: 'linear',
       poolName: undefined,
       originName: undefined,
+      extents: [this.#place(sizeBytes)],
       dataPercent: undefined,
       metadataPercent: undefined,
       ...more,
     };
     this.lvs.push(lv);
     return lv;
+  }
+
+  /** As pvmove: to extents that nobody else has. */
+  move(name: string): void {
+    this.lvs = this.lvs.map((lv) => (lv.name === name ? { ...lv, extents: [this.#place(lv.sizeBytes)] } : lv));
+  }
+
+  #place(sizeBytes: number): ExtentRange {
+    const first = this.#nextExtent;
+    this.#nextExtent += Math.ceil(sizeBytes / (4 * MIB));
+    return { place: '/dev/vdb', first, last: this.#nextExtent - 1 };
   }
 
   async read(): Promise<VgReport> {

@@ -1,6 +1,6 @@
 /** What an administrator is told of zeroing that somebody waits for: lines in the log, and numbers. */
 import { expect } from 'chai';
-import { AwaitedZeroing } from '../../../src/lvm/awaited-zeroing.ts';
+import { AwaitedZeroing, type GrowthRange } from '../../../src/lvm/awaited-zeroing.ts';
 import { increments, ProgressLog } from '../../../src/lvm/progress.ts';
 import { RateLimiter } from '../../../src/lvm/rate-limit.ts';
 import { captureLog } from './captured-log.ts';
@@ -75,16 +75,24 @@ describe('progress of zeroing', () => {
       zeroing = new AwaitedZeroing(commands, new RateLimiter(0));
     });
 
+    const growth = (path: string, lengthBytes: number): GrowthRange => ({
+      path,
+      fromBytes: GIB,
+      toBytes: GIB + lengthBytes,
+      record: async () => undefined,
+      signal: new AbortController().signal,
+    });
+
     it('is told in the log and counted by reason', async () => {
       const seen: number[] = [];
       commands.answer = () => {
         seen.push(zeroing.status('create').waitingBytes);
         return 0;
       };
-      await zeroing.zero('create', '/dev/vg/a', 0, 128 * MIB);
+      await zeroing.zeroNew('/dev/vg/a', 128 * MIB);
       expect(seen).to.deep.equal([128 * MIB, 64 * MIB, 0]);
       commands.answer = () => 0;
-      await zeroing.zero('expand', '/dev/vg/b', GIB, 64 * MIB);
+      await zeroing.zeroGrowth(growth('/dev/vg/b', 64 * MIB));
       expect(zeroing.status('create')).to.deep.equal({ waitingBytes: 0, zeroedBytes: 128 * MIB });
       expect(zeroing.status('expand')).to.deep.equal({ waitingBytes: 0, zeroedBytes: 64 * MIB });
       expect(captured.lines().map(({ msg, path, totalBytes }) => ({ msg, path, totalBytes }))).to.deep.equal([
@@ -96,8 +104,8 @@ describe('progress of zeroing', () => {
     });
 
     it('opens a grown LV although its gate holds it, and a new one only when nobody does', async () => {
-      await zeroing.zero('create', '/dev/vg/a', 0, MIB);
-      await zeroing.zero('expand', '/dev/vg/b', GIB, MIB);
+      await zeroing.zeroNew('/dev/vg/a', MIB);
+      await zeroing.zeroGrowth(growth('/dev/vg/b', MIB));
       const forced = commands.lines.filter((line) => line.includes('--force'));
       expect(forced).to.have.length(1);
       expect(forced[0]).to.contain('/dev/vg/b');
@@ -105,7 +113,7 @@ describe('progress of zeroing', () => {
 
     it('leaves no backlog behind when it fails, and does not say that it is done', async () => {
       commands.answer = (line) => (line.includes(`--offset ${64 * MIB}`) ? failure(1, 'Input/output error') : 0);
-      await zeroing.zero('create', '/dev/vg/a', 0, GIB).then(
+      await zeroing.zeroNew('/dev/vg/a', GIB).then(
         () => expect.fail('no failure'),
         () => undefined,
       );

@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { covers, mergedExtents, parseExtents } from '../../../src/lvm/extents.ts';
 import { parseLvReport, parsePvReport, parseVgReport, vgReport } from '../../../src/lvm/report.ts';
 import { LvmError } from '../../../src/lvm/types.ts';
 import { RECORDED_LV_REPORT, RECORDED_PV_REPORT, RECORDED_VG, RECORDED_VG_REPORT } from './recorded.ts';
@@ -35,6 +36,10 @@ describe('lvm/report (recorded from LVM 2.03.16)', () => {
       segmentType: 'linear',
       poolName: undefined,
       originName: undefined,
+      extents: [
+        { place: '/dev/ubda', first: 5, last: 6 },
+        { place: '/dev/ubda', first: 8, last: 8 },
+      ],
       dataPercent: undefined,
       metadataPercent: undefined,
     });
@@ -46,6 +51,21 @@ describe('lvm/report (recorded from LVM 2.03.16)', () => {
   it('does not stumble over an LV without a creation time', () => {
     const lvs = parseLvReport(RECORDED_LV_REPORT.replaceAll('1795500000', ''))?.lvs;
     expect(lvs?.map((lv) => lv.createdAt)).to.deep.equal(Array(6).fill(undefined));
+  });
+
+  it('says where an LV lies, however it is divided into segments', () => {
+    const place = '/dev/disk/by-path/pci-0000:00:04.0';
+    expect(parseExtents(`${place}:0-9 [pvmove0]:3-3`)).to.deep.equal([
+      { place, first: 0, last: 9 },
+      { place: '[pvmove0]', first: 3, last: 3 },
+    ]);
+    expect(parseExtents('')).to.deep.equal([]);
+    expect(parseExtents('somewhere')).to.deep.equal([{ place: 'somewhere', first: 0, last: 0 }]);
+    const merged = (text: string) => mergedExtents(parseExtents(text));
+    expect(merged('b:4-7 a:0-1 b:0-3 a:3-3')).to.deep.equal(parseExtents('a:0-1 a:3-3 b:0-7'));
+    const newer = merged('a:0-5 b:0-7');
+    for (const text of ['', 'a:0-5', 'a:2-3 b:7-7']) expect(covers(newer, merged(text)), text).to.equal(true);
+    for (const text of ['a:0-6', 'c:0-0', 'a:5-5 b:8-8']) expect(covers(newer, merged(text)), text).to.equal(false);
   });
 
   it('tells a PV that is missing', () => {

@@ -190,6 +190,20 @@ describe('lvm/vg-lvm over a fake lvm', () => {
     expect(await kindOf(lvm.deactivate(['a']))).to.equal('vg-inaccessible');
   });
 
+  it('never takes extents of a disk that it has just found: who asked did not know of it', async () => {
+    await lvm.createLinear({ name: 'a', sizeBytes: 1, tags: [] });
+    for (const [device, allocate] of [
+      ['/dev/vdc', () => lvm.createLinear({ name: 'b', sizeBytes: 1, tags: [] })],
+      ['/dev/vda', () => lvm.extend('a', 8192)],
+    ] as const) {
+      fake.addPv(device, device === '/dev/vdc' ? '254:32' : '254:0');
+      fake.requests.length = 0;
+      expect(await kindOf(allocate())).to.equal('vg-changed');
+      expect(fake.subcommands().filter((name) => /^lv(create|extend)$/.test(name))).to.have.length(1);
+      expect(await kindOf(allocate())).to.equal('ok');
+    }
+  });
+
   it('says which device node is missing', async () => {
     fake.makesNodes = false;
     const creation = lvm.createLinear({ name: 'a', sizeBytes: 1, tags: [] }).catch((error: Error) => error.message);

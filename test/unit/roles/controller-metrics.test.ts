@@ -55,11 +55,11 @@ describe('metrics of the controller', () => {
       await proceed.promise;
       return await run(request);
     };
-    const waiting = zeroing.zero('create', '/dev/vg/a', 0, GIB);
+    const waiting = zeroing.zeroNew('/dev/vg/a', GIB);
     expect(await value('zero_backlog_bytes{reason="create"}')).to.equal(GIB);
     proceed.resolve();
     await waiting;
-    await zeroing.zero('create', '/dev/vg/a', 0, 64 * MIB);
+    await zeroing.zeroNew('/dev/vg/a', 64 * MIB);
     expect(await value('zero_backlog_bytes{reason="create"}')).to.equal(0);
     for (let scrape = 0; scrape < 2; scrape += 1)
       expect(await value('zeroed_bytes_total{reason="create"}')).to.equal(GIB + 64 * MIB);

@@ -1,5 +1,5 @@
 /** What can be tested without systemd; test/integration/host-scope.test.ts has the rest, on a real one. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { execa } from 'execa';
@@ -7,6 +7,7 @@ import { CommandError } from '../../../src/system/commands.ts';
 import { HostCommands } from '../../../src/system/host-commands.ts';
 import type { Keeper } from '../../../src/system/keeper.ts';
 import {
+  isLockGone,
   isScopeGone,
   MutatingScope,
   NoScopeError,
@@ -41,6 +42,30 @@ describe('entering the scope', () => {
     expect(() => readFileSync(witness)).to.throw(/ENOENT/);
     const other = await run({ kind: 'none' }, ['sh', '-c', 'exit 125']);
     expect(isScopeGone(entry, other.exitCode, other.stderr)).to.equal(false);
+  });
+
+  it('runs nothing once the lock file has the words of a successor, or none', async () => {
+    const procsPath = join(folder, 'procs');
+    writeFileSync(procsPath, '');
+    const path = join(folder, "lock's file");
+    const lock = { path, words: `{"instance":"it's $me"}` };
+    for (const entry of [{ kind: 'cgroup', procsPath }, { kind: 'none' }] as const) {
+      const argv = (words: string) => throughScope(entry, ['printf', '%s|', words, ''], lock);
+      const start = async (words: string) => {
+        const [file = '', ...args] = argv(words);
+        return await execa(file, args, { reject: false });
+      };
+      writeFileSync(path, `${lock.words}\n`);
+      expect((await start('$HOME')).stdout).to.equal('$HOME||');
+      for (const text of ['{"instance":"successor"}\n', '', undefined]) {
+        if (text === undefined) rmSync(path);
+        else writeFileSync(path, text);
+        const refused = await start('x');
+        expect(refused.stdout).to.equal('');
+        expect(isLockGone(refused.exitCode, refused.stderr)).to.equal(true);
+        expect(isScopeGone(entry, refused.exitCode, refused.stderr)).to.equal(false);
+      }
+    }
   });
 });
 

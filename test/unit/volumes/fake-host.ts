@@ -38,7 +38,12 @@ export class FakeHost {
   readonly broken = new Set<string>();
   vgBytes = 64 * GIB;
   metadataFreeBytes = 1 << 19;
+  /** Free extents are zeros, and known to be. */
   blank = false;
+  /** Another one after another scrub. */
+  mark = 'mark-1';
+  /** Somebody else's work, just before a mutation of that name takes effect. */
+  readonly meanwhile = new Map<string, () => void>();
   missingPvs = 0;
   /** As after vgexport: the VG is there and lists no LV. */
   exported = false;
@@ -80,6 +85,7 @@ export class FakeHost {
     if (dies === 'before' || (this.crashAt !== undefined && this.#mutations > this.crashAt.call)) throw new Crash(name);
     const failure = this.failures.get(name);
     if (failure !== undefined) throw failure;
+    this.meanwhile.get(name)?.();
     effect();
     if (dies === 'after') throw new Crash(name);
   }
@@ -125,6 +131,7 @@ export class FakeHost {
             segmentType: 'linear',
             poolName: undefined,
             originName: undefined,
+            extents: [],
             dataPercent: undefined,
             metadataPercent: undefined,
           }),
@@ -279,13 +286,21 @@ export class FakeHost {
       targets: this.#targets,
       chapKeys: this.chapKeys,
       wipeQueue: { wake: () => undefined, backlog: () => this.wipeBacklog },
-      isBlank: () => this.blank,
-      zeroRange: (reason, path, offset, length) =>
-        this.#mutate('zero', () => {
-          if ((reason === 'create') !== (offset === 0)) throw new Error(`${reason} from byte ${offset}`);
-          const lv = this.#lv(path.slice(path.lastIndexOf('/') + 1));
-          lv.dirty = lv.dirty.filter((range) => range.from < offset || range.to > offset + length);
-        }),
+      blankMark: () => (this.blank ? this.mark : undefined),
+      zeroNew: (path, length) => this.#mutate('zero', () => this.#zero(path, 0, length)),
+      // In two segments.
+      zeroGrowth: async ({ path, fromBytes, toBytes, record, signal }) => {
+        const middle = fromBytes + Math.ceil((toBytes - fromBytes) / 2 / EXTENT) * EXTENT;
+        for (const [from, to] of [
+          [fromBytes, middle],
+          [middle, toBytes],
+        ] as const) {
+          signal.throwIfAborted();
+          if (from === to) continue;
+          await this.#mutate('zero', () => this.#zero(path, from, to));
+          if (to < toBytes) await record(to);
+        }
+      },
       makeFileSystem: (path, fsType) =>
         this.#mutate('mkfs', () => {
           const lv = this.#lv(path.slice(path.lastIndexOf('/') + 1));
@@ -294,6 +309,18 @@ export class FakeHost {
           lv.fileSystem = fsType;
         }),
     };
+  }
+
+  #zero(path: string, from: number, to: number): void {
+    const lv = this.#lv(path.slice(path.lastIndexOf('/') + 1));
+    const shown = this.gates.get(lv.name)?.sizeBytes ?? 0;
+    if (from < shown) throw new Error('zeros over what a node has been shown');
+    lv.dirty = lv.dirty
+      .flatMap((range) => [
+        { from: range.from, to: Math.min(range.to, from) },
+        { from: Math.max(range.from, to), to: range.to },
+      ])
+      .filter((range) => range.from < range.to);
   }
 
   /** A new life of the controller on the same host. */

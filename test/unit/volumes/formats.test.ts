@@ -44,6 +44,7 @@ function lv(tags: readonly string[], name = ID): LogicalVolume {
     segmentType: 'linear',
     poolName: undefined,
     originName: undefined,
+    extents: [],
     dataPercent: undefined,
     metadataPercent: undefined,
   };
@@ -152,6 +153,27 @@ describe('tags', () => {
         expect(meaning.made).to.equal(true);
       }
     }
+  });
+
+  it('shows an expansion that is not finished only as far as it is blank', () => {
+    const tags = [
+      ...identityTags({ clusterId: 'c', name: 'n', serial: 'cd'.repeat(16), content: { kind: 'raw' } }),
+      MADE_TAG,
+    ];
+    const read = (...more: string[]) => readLv(lv([...tags, ...more]), 'c');
+    for (const [growing, sizeBytes] of [
+      [[], 4096],
+      [['1024'], 1024],
+      [['2048', '1024'], 1024],
+      [['8192'], 4096],
+    ] as const) {
+      const meaning = read(...growing.map((bytes) => `lic:growing=${bytes}`));
+      if (meaning.kind !== 'volume') throw new Error(JSON.stringify(meaning));
+      expect(meaning.volume.sizeBytes).to.equal(sizeBytes);
+    }
+    // From there on all would be zeroed.
+    for (const bytes of ['', '0', '-1', '1e3', 'x', '9'.repeat(20)])
+      expect(read(`lic:growing=${bytes}`).kind, bytes).to.equal('refused');
   });
 
   it('refuses with words what is not its own: no tags, newer format, other cluster, broken tags', () => {

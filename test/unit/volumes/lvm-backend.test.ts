@@ -145,19 +145,17 @@ describe('volumes over a fake host', () => {
   it('compares the others while an operation on one volume takes its time', async () => {
     const host = new FakeHost();
     const proceed = Promise.withResolvers<void>();
-    const zeroing = Promise.withResolvers<void>();
+    const extending = Promise.withResolvers<void>();
     const dependencies = host.dependencies();
     let slow = false;
-    const backend = new LvmBackend({
-      ...dependencies,
-      zeroRange: async (...args) => {
-        if (slow) {
-          zeroing.resolve();
-          await proceed.promise;
-        }
-        await dependencies.zeroRange(...args);
-      },
-    });
+    const extend = async (name: string, sizeBytes: number) => {
+      if (slow) {
+        extending.resolve();
+        await proceed.promise;
+      }
+      await host.lvm.extend(name, sizeBytes);
+    };
+    const backend = new LvmBackend({ ...dependencies, lvm: { ...host.lvm, extend } });
     await backend.reconcile();
     const ids: string[] = [];
     for (const name of ['a', 'b', 'c']) {
@@ -168,7 +166,7 @@ describe('volumes over a fake host', () => {
     const [busy = '', ...others] = ids.sort();
     slow = true;
     const expansion = backend.expandVolume(busy, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined);
-    await zeroing.promise;
+    await extending.promise;
     for (const target of host.targets.values()) target.portals = false;
     host.calls.length = 0;
     expect((await backend.reconcile()).failures).to.deep.equal([]);
@@ -180,28 +178,132 @@ describe('volumes over a fake host', () => {
     expect(host.targets.get(busy)?.portals).to.equal(true);
   });
 
-  it('finishes an expansion that a crash cut short when everything else has been compared', async () => {
-    const host = new FakeHost();
-    const first = await host.boot();
-    const ids: string[] = [];
-    for (const name of ['a', 'b']) {
-      const { id } = await first.createVolume(request(name));
+  describe('an expansion of hours', () => {
+    const twoGib = { requiredBytes: 2 * GIB, limitBytes: 0 };
+    let host: FakeHost;
+    let id: string;
+    let proceed: PromiseWithResolvers<void>;
+    let begun: PromiseWithResolvers<void>;
+    let from: number[];
+
+    beforeEach(async () => {
+      host = new FakeHost();
+      const first = await host.boot();
+      ({ id } = await first.createVolume(request('a')));
       await publish(first, id, NODE_1);
-      ids.push(id);
+      proceed = Promise.withResolvers();
+      begun = Promise.withResolvers();
+      from = [];
+    });
+
+    /** Zeroing takes until `proceed`. */
+    async function start(): Promise<LvmBackend> {
+      host.crashAt = undefined;
+      const dependencies = host.dependencies();
+      const backend = new LvmBackend(
+        {
+          ...dependencies,
+          zeroGrowth: async (range) => {
+            from.push(range.fromBytes);
+            begun.resolve();
+            await Promise.race([
+              proceed.promise,
+              new Promise((resolve) => range.signal.addEventListener('abort', resolve)),
+            ]);
+            await dependencies.zeroGrowth(range);
+          },
+        },
+        { growthPatienceMs: 20 },
+      );
+      await backend.reconcile();
+      return backend;
     }
-    const [growing = '', other = ''] = ids.sort();
-    host.armCrash(2, 'after');
-    await first.expandVolume(growing, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined).catch(() => undefined);
-    host.calls.length = 0;
-    const second = await host.boot();
-    expect(host.calls).to.not.include('zero');
-    expect(host.gates.get(growing)?.sizeBytes).to.equal(GIB);
-    host.targets.delete(other);
-    host.calls.length = 0;
-    await second.reconcile();
-    expect(host.calls.lastIndexOf('target-hold')).to.be.lessThan(host.calls.indexOf('zero'));
-    expect(host.targets.has(other)).to.equal(true);
-    expect(host.gates.get(growing)?.sizeBytes).to.equal(2 * GIB);
+
+    async function grown(): Promise<void> {
+      for (const deadline = performance.now() + 5_000; host.gates.get(id)?.sizeBytes !== 2 * GIB; ) {
+        if (performance.now() > deadline) throw new Error('it does not grow');
+        await new Promise((resolve) => setTimeout(resolve, 2));
+      }
+    }
+
+    it('holds up neither the call nor any other; until its end the volume has its old size', async () => {
+      const backend = await start();
+      const error: unknown = await backend.expandVolume(id, twoGib, undefined).catch((caught: unknown) => caught);
+      expect(error).to.be.instanceOf(DriverError).with.property('code', 'ABORTED');
+      expect((error as Error).message).to.contain('1 GiB are still to be zeroed');
+      expect((await backend.getVolume(id))?.sizeBytes).to.equal(GIB);
+      await backend.unpublishVolume(id, NODE_1);
+      expect((await publish(backend, id, NODE_2)).sizeBytes).to.equal(GIB);
+      await backend.reconcile();
+      expect(host.gates.get(id)?.sizeBytes).to.equal(GIB);
+      const retry = backend.expandVolume(id, twoGib, undefined);
+      proceed.resolve();
+      expect((await retry).sizeBytes).to.equal(2 * GIB);
+      expect(host.gates.get(id)?.sizeBytes).to.equal(2 * GIB);
+      expect(host.lvs.get(id)?.dirty).to.deep.equal([]);
+      expect(from, 'one worker').to.deep.equal([GIB]);
+    });
+
+    it('that a crash cut short does not hold up the start, and goes on where it was', async () => {
+      const backend = await host.boot();
+      host.armCrash(4, 'after');
+      await backend.expandVolume(id, twoGib, undefined).catch(() => undefined);
+      expect([...(host.lvs.get(id)?.tags ?? [])]).to.include(`lic:growing=${1.5 * GIB}`);
+      host.powerCycle();
+      const second = await start();
+      await begun.promise;
+      expect(from).to.deep.equal([1.5 * GIB]);
+      expect((await publish(second, id, NODE_1)).sizeBytes).to.equal(1.5 * GIB);
+      proceed.resolve();
+      await grown();
+      expect((await second.getVolume(id))?.sizeBytes).to.equal(2 * GIB);
+    });
+
+    it('is finished for a volume that is attached nowhere as well', async () => {
+      const backend = await host.boot();
+      await backend.unpublishVolume(id, NODE_1);
+      host.armCrash(2, 'after');
+      await backend.expandVolume(id, twoGib, undefined).catch(() => undefined);
+      const second = await start();
+      proceed.resolve();
+      expect((await second.expandVolume(id, twoGib, undefined)).sizeBytes).to.equal(2 * GIB);
+      expect(host.lvs.get(id)?.dirty).to.deep.equal([]);
+    });
+
+    it('ends before its volume is deleted: not a byte lands on what has its name next', async () => {
+      const backend = await start();
+      await backend.expandVolume(id, twoGib, undefined).catch(() => undefined);
+      await backend.unpublishVolume(id, '');
+      host.calls.length = 0;
+      await backend.deleteVolume(id);
+      await backend.reconcile();
+      proceed.resolve();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      expect(host.calls).to.include('lv-rename').and.not.include('zero');
+    });
+
+    it('ends with the controller, and so do the calls that wait for it', async () => {
+      const backend = await start();
+      const call = codeOf(backend.expandVolume(id, twoGib, undefined));
+      await begun.promise;
+      await backend.close();
+      expect(await call).to.equal('ABORTED');
+      expect(await codeOf(backend.expandVolume(id, twoGib, undefined))).to.equal('ABORTED');
+      expect(from).to.have.length(1);
+    });
+
+    it('that fails is told, and begun again with the next comparison', async () => {
+      host.failures.set('zero', new LvmError('write-failed', 'Input/output error'));
+      const backend = await start();
+      proceed.resolve();
+      expect(await codeOf(backend.expandVolume(id, twoGib, undefined))).to.equal('UNAVAILABLE');
+      expect(backend.failures).to.have.length(1);
+      expect(backend.failures[0]).to.contain(id);
+      host.failures.clear();
+      await backend.reconcile();
+      await grown();
+      expect(backend.failures).to.deep.equal([]);
+    });
   });
 
   it('takes nothing away while the VG is partial', async () => {
@@ -561,8 +663,61 @@ describe('volumes over a fake host', () => {
     host.calls.length = 0;
     const result = await backend.expandVolume(id, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined);
     expect(result).to.deep.equal({ sizeBytes: 2 * GIB, nodeExpansionRequired: true });
-    expect(host.calls).to.deep.equal(['lv-tags', 'lv-extend', 'zero', 'lv-tags', 'gate-ensure']);
+    expect(host.calls).to.deep.equal([
+      ...['lv-tags', 'lv-extend'],
+      ...['zero', 'lv-tags', 'zero', 'lv-tags', 'gate-ensure'],
+      // The call, once more.
+      'gate-ensure',
+    ]);
     expect(host.gates.get(id)?.sizeBytes).to.equal(2 * GIB);
+  });
+
+  it('zeroes what came from a disk that was added while the command waited, though all was blank before', async () => {
+    for (const scrubbedSince of [false, true]) {
+      for (const kind of [EXT4, BLOCK]) {
+        const host = new FakeHost();
+        host.blank = true;
+        const disksChange = () => {
+          host.blank = false;
+        };
+        const scrub = () => {
+          host.blank = true;
+          host.mark += 'x';
+        };
+        const backend = await host.boot();
+        host.meanwhile.set('lv-create', disksChange).set('lv-extend', disksChange);
+        // In the middle of the operation's own steps the VG is scrubbed: what is allocated already is not.
+        const read = host.lvm.read;
+        if (scrubbedSince)
+          host.lvm.read = async (options) => {
+            scrub();
+            return await read(options);
+          };
+        const { id } = await backend.createVolume(request('a', { capabilities: [kind] }));
+        expect(host.lvs.get(id)?.dirty, 'created').to.deep.equal([]);
+        host.blank = true;
+        await backend.expandVolume(id, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined);
+        expect(host.lvs.get(id)?.dirty, 'expanded').to.deep.equal([]);
+        expect([...(host.lvs.get(id)?.tags ?? [])].filter((tag) => /made|growing/.test(tag))).to.deep.equal([
+          'lic:made',
+        ]);
+      }
+    }
+  });
+
+  it('of blank extents zeroes nothing, and says that a volume is ready only when that is certain', async () => {
+    const host = new FakeHost();
+    host.blank = true;
+    const backend = await host.boot();
+    const { id } = await backend.createVolume(request('a', { capabilities: [BLOCK] }));
+    await backend.expandVolume(id, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined);
+    expect(host.calls.filter((call) => call !== 'target-hold')).to.deep.equal([
+      'lv-create',
+      'lv-tags',
+      'lv-tags',
+      'lv-extend',
+      'lv-tags',
+    ]);
   });
 
   it('answers for nodes and volumes that are not known', async () => {
@@ -577,9 +732,9 @@ describe('volumes over a fake host', () => {
 
   // A whole life, with a death of the controller before and after each mutation of each call, a new start, and the
   // retry that a CO makes. The end must be the same as without the death.
-  const life: { name: string; run: (backend: LvmBackend) => Promise<unknown> }[] = [
-    { name: 'create', run: (backend) => backend.createVolume(request('a')) },
-    { name: 'publish', run: async (backend) => publish(backend, await idOf(backend), NODE_1) },
+  const lifeOf = (kind: VolumeCapability): { name: string; run: (backend: LvmBackend) => Promise<unknown> }[] => [
+    { name: 'create', run: (backend) => backend.createVolume(request('a', { capabilities: [kind] })) },
+    { name: 'publish', run: async (backend) => publish(backend, await idOf(backend), NODE_1, kind) },
     {
       name: 'expand',
       run: async (backend) =>
@@ -593,14 +748,20 @@ describe('volumes over a fake host', () => {
     return volumeIdForName('test', 'a');
   }
 
-  for (const blank of [false, true]) {
+  for (const [blank, kind] of [
+    [false, EXT4],
+    [true, EXT4],
+    [false, BLOCK],
+    [true, BLOCK],
+  ] as const) {
+    const life = lifeOf(kind);
     for (const [index, operation] of life.entries()) {
-      it(`survives a death at each step of ${operation.name} (free extents ${blank ? 'known blank' : 'not trusted'})`, async () => {
-        const reference = await play(blank, index, undefined);
+      it(`survives a death at each step of ${operation.name} (${kind.access.kind}, free extents ${blank ? 'known blank' : 'not trusted'})`, async () => {
+        const reference = await play(blank, life, index, undefined);
         let points = 0;
         for (let call = 1; call <= reference.mutations; call += 1) {
           for (const when of ['before', 'after'] as const) {
-            const crashed = await play(blank, index, { call, when });
+            const crashed = await play(blank, life, index, { call, when });
             expect(summary(crashed.host), `${operation.name}: died ${when} mutation ${call}`).to.deep.equal(
               summary(reference.host),
             );
@@ -612,7 +773,12 @@ describe('volumes over a fake host', () => {
     }
   }
 
-  async function play(blank: boolean, index: number, crash: { call: number; when: 'before' | 'after' } | undefined) {
+  async function play(
+    blank: boolean,
+    life: ReturnType<typeof lifeOf>,
+    index: number,
+    crash: { call: number; when: 'before' | 'after' } | undefined,
+  ) {
     const host = new FakeHost();
     host.blank = blank;
     let backend = await host.boot();
