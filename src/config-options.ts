@@ -232,7 +232,7 @@ export const OPTIONS = {
     placeholder: 'NUMBER',
     kind: values.integer(1, 256),
     default: '8',
-    description: 'iSCSI logins at a time',
+    description: 'iSCSI logins at a time to one portal, and as many logouts',
   }),
   loginTimeout: option({
     section: 'node',

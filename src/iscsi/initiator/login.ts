@@ -4,7 +4,6 @@
  * code 6 tells of a record of somebody else that went away while iscsiadm read the database, login done or not.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import PQueue from 'p-queue';
 import { log } from '../../system/context.ts';
 import { KeyedMutex } from '../../system/keyed-mutex.ts';
 import { step } from '../../system/step.ts';
@@ -13,6 +12,7 @@ import { EXIT, exitFailure, type Iscsiadm, type IscsiadmOutcome, timedOut } from
 import type { LoginAnswer } from './login-probe.ts';
 import { pollUntil } from './poll.ts';
 import { checkTargetName, formatPortal, parsePortal } from './portal.ts';
+import { PortalQueues } from './portal-queues.ts';
 import type { RecordSettings } from './record-text.ts';
 import { recordText } from './record-text.ts';
 import type { NodeRecords } from './records.ts';
@@ -42,6 +42,7 @@ export interface LoginsOptions {
   readonly records: NodeRecords;
   readonly sessions: Sessions;
   readonly settings: RecordSettings;
+  /** Logins at once to one portal, and as many logouts. */
   readonly concurrency: number;
   /** The administrator's "node.…" lines of iscsid.conf. */
   readonly recordDefaults: () => Promise<ReadonlyMap<string, string>>;
@@ -51,12 +52,15 @@ export interface LoginsOptions {
 
 export class Logins {
   readonly #options: LoginsOptions;
-  readonly #queue: PQueue;
+  readonly #loginQueues: PortalQueues;
+  /** Their own, so that logouts do not wait for logins: a fence's clean-up is among them. */
+  readonly #logoutQueues: PortalQueues;
   readonly #locks = new KeyedMutex();
 
   constructor(options: LoginsOptions) {
     this.#options = options;
-    this.#queue = new PQueue({ concurrency: options.concurrency });
+    this.#loginQueues = new PortalQueues(options.concurrency);
+    this.#logoutQueues = new PortalQueues(options.concurrency);
   }
 
   /** See Initiator.login. @throws IscsiError of any kind but in-use and flush-failed */
@@ -64,7 +68,7 @@ export class Logins {
     checkTargetName(spec.targetIqn);
     const portal = parsePortal(spec.portal);
     return await this.#exclusive(spec.targetIqn, spec.portal, () =>
-      this.#queue.add(async () => {
+      this.#loginQueues.run(formatPortal(portal), async () => {
         const { settings, records } = this.#options;
         await records.write(spec.targetIqn, portal, recordText(spec, settings, await this.#options.recordDefaults()));
         try {
@@ -81,10 +85,12 @@ export class Logins {
   async logout(targetIqn: string, portal: string): Promise<void> {
     checkTargetName(targetIqn);
     const parsed = parsePortal(portal);
-    await this.#exclusive(targetIqn, portal, async () => {
-      await this.#endSessions(targetIqn, formatPortal(parsed));
-      await this.#options.records.delete(targetIqn, parsed);
-    });
+    await this.#exclusive(targetIqn, portal, () =>
+      this.#logoutQueues.run(formatPortal(parsed), async () => {
+        await this.#endSessions(targetIqn, formatPortal(parsed));
+        await this.#options.records.delete(targetIqn, parsed);
+      }),
+    );
   }
 
   async #logIn(spec: LoginSpec): Promise<IscsiSession> {

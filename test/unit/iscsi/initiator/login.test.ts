@@ -208,4 +208,33 @@ describe('initiator: login and logout', () => {
     expect(new Set(ids.values()).size).to.equal(4);
     expect([...seen].sort()).to.deep.equal([...ids].sort());
   });
+
+  it('bounds logouts for each portal, and a portal whose logouts hang keeps no other waiting', async () => {
+    const other = '10.77.0.11:3260';
+    const atOnce = { now: 0, most: 0 };
+    let release = (): void => {};
+    const hang = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    for (const n of [1, 2, 3, 4]) await connect(`${IQN}${n}`);
+    await host.session({ sid: 9, host: 19, targetIqn: `${IQN}9`, address: '10.77.0.11' });
+    onLogout = async (sid) => {
+      if (sid !== 9) {
+        atOnce.now += 1;
+        atOnce.most = Math.max(atOnce.most, atOnce.now);
+        await hang;
+        atOnce.now -= 1;
+      }
+      await host.endSession(sid);
+      return {};
+    };
+    const hanging = [1, 2, 3, 4].map((n) => logins.logout(`${IQN}${n}`, PORTAL));
+    await logins.logout(`${IQN}9`, other);
+    // A login does not wait for the logouts either.
+    expect((await logins.login(SPEC)).targetIqn).to.equal(IQN);
+    expect(atOnce.now).to.equal(2);
+    release();
+    await Promise.all(hanging);
+    expect(atOnce.most).to.equal(2);
+  });
 });
