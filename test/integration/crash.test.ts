@@ -44,62 +44,63 @@ async function liveAndDie(unit: DriverUnit, point: string, life: readonly Call[]
   if (!died) await comeBack();
 }
 
-describe('crashes and restarts', () => {
-  const suite = useDeployment({ nodes: 1 });
+for (const pod of [false, true])
+  describe(`crashes and restarts${pod ? ', the driver in namespaces of its own as in a pod' : ''}`, () => {
+    const suite = useDeployment({ nodes: 1, pod });
 
-  it('controller killed while a node writes: no I/O error, and the same session after the restart', async () => {
-    const { deployment } = suite;
-    const node = nodeOf(deployment, 0);
-    const volume = await new TestVolume(deployment, { name: 'crash-live' }).up(node);
-    const at = volume.targetPath();
-    const writer = await node.machine.spawn(
-      `while [ ! -e /run/stop-writer ]; do dd if=/dev/urandom of=${at}/w bs=64k count=8 conv=fsync status=none || exit 1; done`,
-    );
-    const session = (await node.machine.exec('ls /sys/class/iscsi_session')).stdout;
-    const errors = `cat /sys/class/iscsi_connection/*/../../../../../*/statistics/* 2>/dev/null; dmesg | grep -c -i -E 'I/O error|connection[0-9:]+ detected conn error' || true`;
-    const before = (await node.machine.exec(errors)).stdout;
-    await deployment.controller.kill();
-    await deployment.controller.start();
-    await deployment.controller.stop();
-    await deployment.controller.start();
-    await node.kill();
-    await node.start();
-    await node.machine.exec('touch /run/stop-writer');
-    expect(await writer.wait(60_000)).to.equal(0);
-    await node.machine.exec('rm /run/stop-writer');
-    expect((await node.machine.exec('ls /sys/class/iscsi_session')).stdout).to.equal(session);
-    expect((await node.machine.exec(errors)).stdout).to.equal(before);
-    await volume.down(node);
-  });
-
-  it("the controller's whole control group is killed during lvcreate: the command ends, nothing stays suspended", async () => {
-    const { deployment } = suite;
-    const node = nodeOf(deployment, 0);
-    for (let round = 0; round < 3; round += 1) {
-      const volume = new TestVolume(deployment, { name: `crash-group-${round}`, kind: 'block' });
-      const creating = codeOf(volume.create());
-      // As soon as an lvcreate runs (and no longer the shell before it), everything in the unit's control group dies.
-      const { stdout: pid } = await deployment.lab.storage.exec(
-        `for i in $(seq 1000); do pgrep -f '^lvm lvcreate ' && exit; done; exit 1`,
+    it('controller killed while a node writes: no I/O error, and the same session after the restart', async () => {
+      const { deployment } = suite;
+      const node = nodeOf(deployment, 0);
+      const volume = await new TestVolume(deployment, { name: 'crash-live' }).up(node);
+      const at = volume.targetPath();
+      const writer = await node.machine.spawn(
+        `while [ ! -e /run/stop-writer ]; do dd if=/dev/urandom of=${at}/w bs=64k count=8 conv=fsync status=none || exit 1; done`,
       );
-      await deployment.controller.killGroup();
-      const { stdout: after } = await deployment.lab.storage.exec(
-        `kill -0 ${pid} && echo runs || lvs --noheadings -o lv_name cinder-volumes`,
-      );
-      expect(after, 'it goes on, or has done its work').to.match(/^runs$|volume-/);
-      expect(await creating).to.not.equal('OK');
-      await deployment.lab.storage.waitFor(`! kill -0 ${pid} 2>/dev/null`, 30_000);
-      await expectNothingSuspended(deployment);
-      // It ran to its end: the LV is there, whole, with its tags.
-      const { stdout } = await deployment.lab.storage.exec('lvs --noheadings -o lv_tags cinder-volumes');
-      expect(stdout).to.contain('lic:serial=');
+      const session = (await node.machine.exec('ls /sys/class/iscsi_session')).stdout;
+      const errors = `cat /sys/class/iscsi_connection/*/../../../../../*/statistics/* 2>/dev/null; dmesg | grep -c -i -E 'I/O error|connection[0-9:]+ detected conn error' || true`;
+      const before = (await node.machine.exec(errors)).stdout;
+      await deployment.controller.kill();
       await deployment.controller.start();
-      await untilDone(() => volume.create());
-      await volume.bringTo(node);
+      await deployment.controller.stop();
+      await deployment.controller.start();
+      await node.kill();
+      await node.start();
+      await node.machine.exec('touch /run/stop-writer');
+      expect(await writer.wait(60_000)).to.equal(0);
+      await node.machine.exec('rm /run/stop-writer');
+      expect((await node.machine.exec('ls /sys/class/iscsi_session')).stdout).to.equal(session);
+      expect((await node.machine.exec(errors)).stdout).to.equal(before);
       await volume.down(node);
-    }
+    });
+
+    it("the controller's whole control group is killed during lvcreate: the command ends, nothing stays suspended", async () => {
+      const { deployment } = suite;
+      const node = nodeOf(deployment, 0);
+      for (let round = 0; round < 3; round += 1) {
+        const volume = new TestVolume(deployment, { name: `crash-group-${round}`, kind: 'block' });
+        const creating = codeOf(volume.create());
+        // As soon as an lvcreate runs (and no longer the shell before it), everything in the unit's control group dies.
+        const { stdout: pid } = await deployment.lab.storage.exec(
+          `for i in $(seq 1000); do pgrep -f '^lvm lvcreate ' && exit; done; exit 1`,
+        );
+        await deployment.controller.killGroup();
+        const { stdout: after } = await deployment.lab.storage.exec(
+          `kill -0 ${pid} && echo runs || lvs --noheadings -o lv_name cinder-volumes`,
+        );
+        expect(after, 'it goes on, or has done its work').to.match(/^runs$|volume-/);
+        expect(await creating).to.not.equal('OK');
+        await deployment.lab.storage.waitFor(`! kill -0 ${pid} 2>/dev/null`, 30_000);
+        await expectNothingSuspended(deployment);
+        // It ran to its end: the LV is there, whole, with its tags.
+        const { stdout } = await deployment.lab.storage.exec('lvs --noheadings -o lv_tags cinder-volumes');
+        expect(stdout).to.contain('lic:serial=');
+        await deployment.controller.start();
+        await untilDone(() => volume.create());
+        await volume.bringTo(node);
+        await volume.down(node);
+      }
+    });
   });
-});
 
 // Every step that a life passes, found out by living it once; then one death after each of them.
 describe('a death after each step', () => {

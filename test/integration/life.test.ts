@@ -2,150 +2,80 @@ import { expect } from 'chai';
 import { nodeOf, useDeployment } from './support/suite.ts';
 import { MIB, TestVolume } from './support/volume-life.ts';
 
-describe("a volume's whole life", () => {
-  const suite = useDeployment({ nodes: 2 });
+for (const pod of [false, true])
+  describe(`a volume's whole life${pod ? ', the driver in namespaces of its own as in a pod' : ''}`, () => {
+    const suite = useDeployment({ nodes: 2, pod });
 
-  for (const kind of ['ext4', 'xfs'] as const) {
-    it(`${kind}: written on one node, grown under I/O, read on another, gone`, async () => {
+    for (const kind of ['ext4', 'xfs'] as const) {
+      it(`${kind}: written on one node, grown under I/O, read on another, gone`, async () => {
+        const { deployment } = suite;
+        const [node1, node2] = [nodeOf(deployment, 0), nodeOf(deployment, 1)];
+        const volume = await new TestVolume(deployment, { name: `life-${kind}`, kind, sizeBytes: 320 * MIB }).up(node1);
+        expect(volume.sizeBytes).to.equal(320 * MIB);
+        const at = volume.targetPath();
+        const { stdout: type } = await node1.machine.exec(`findmnt -no FSTYPE '${at}'`);
+        expect(type).to.equal(kind);
+        await node1.machine.exec(
+          `head -c 50M /dev/urandom > ${at}/data && sync -f ${at}/data && sha256sum < ${at}/data > ${at}/sum`,
+        );
+
+        // A writer that must not see one error while the volume grows below it.
+        const writer = await node1.machine.spawn(
+          `i=0; while [ ! -e /run/stop-writer ]; do i=$((i+1)); dd if=/dev/zero of=${at}/w bs=64k count=4 conv=fsync status=none || exit 1; done; echo wrote $i`,
+        );
+        expect((await volume.expand(640 * MIB))['node_expansion_required']).to.equal(true);
+        await volume.nodeExpand(node1);
+        await node1.machine.exec('touch /run/stop-writer');
+        expect(await writer.wait(60_000)).to.equal(0);
+        await node1.machine.exec('rm /run/stop-writer');
+        const { stdout: size } = await node1.machine.exec(`df --output=size -B1M '${at}' | tail -1`);
+        expect(Number(size)).to.be.greaterThan(500);
+
+        const client = await node1.client();
+        const stats = await client.call<{ usage: { unit: string; total: string; used: string }[] }>(
+          'Node',
+          'NodeGetVolumeStats',
+          { volume_id: volume.id, volume_path: at },
+        );
+        const bytes = stats.usage.find((usage) => usage.unit === 'BYTES');
+        expect(Number(bytes?.total)).to.be.within(500 * MIB, 640 * MIB);
+        expect(Number(bytes?.used)).to.be.greaterThan(50 * MIB);
+        expect(Number(stats.usage.find((usage) => usage.unit === 'INODES')?.total)).to.be.greaterThan(0);
+
+        await volume.takeFrom(node1);
+        await volume.bringTo(node2);
+        await node2.machine.exec(`[ "$(sha256sum < ${at}/data)" = "$(cat ${at}/sum)" ]`);
+        await volume.down(node2);
+      });
+    }
+
+    it("raw block: a device node in the pod's folder, grown, with its bytes on another node", async () => {
       const { deployment } = suite;
       const [node1, node2] = [nodeOf(deployment, 0), nodeOf(deployment, 1)];
-      const volume = await new TestVolume(deployment, { name: `life-${kind}`, kind, sizeBytes: 320 * MIB }).up(node1);
-      expect(volume.sizeBytes).to.equal(320 * MIB);
+      const volume = await new TestVolume(deployment, { name: 'life-block', kind: 'block', sizeBytes: 64 * MIB }).up(
+        node1,
+      );
       const at = volume.targetPath();
-      const { stdout: type } = await node1.machine.exec(`findmnt -no FSTYPE '${at}'`);
-      expect(type).to.equal(kind);
+      await node1.machine.exec(`[ -b ${at} ] && [ "$(blockdev --getsize64 ${at})" = ${64 * MIB} ]`);
       await node1.machine.exec(
-        `head -c 50M /dev/urandom > ${at}/data && sync -f ${at}/data && sha256sum < ${at}/data > ${at}/sum`,
+        `head -c 1M /dev/urandom > /root/pattern && dd if=/root/pattern of=${at} bs=1M seek=63 oflag=direct conv=fsync status=none`,
       );
-
-      // A writer that must not see one error while the volume grows below it.
-      const writer = await node1.machine.spawn(
-        `i=0; while [ ! -e /run/stop-writer ]; do i=$((i+1)); dd if=/dev/zero of=${at}/w bs=64k count=4 conv=fsync status=none || exit 1; done; echo wrote $i`,
-      );
-      expect((await volume.expand(640 * MIB))['node_expansion_required']).to.equal(true);
+      await volume.expand(128 * MIB);
       await volume.nodeExpand(node1);
-      await node1.machine.exec('touch /run/stop-writer');
-      expect(await writer.wait(60_000)).to.equal(0);
-      await node1.machine.exec('rm /run/stop-writer');
-      const { stdout: size } = await node1.machine.exec(`df --output=size -B1M '${at}' | tail -1`);
-      expect(Number(size)).to.be.greaterThan(500);
-
+      await node1.machine.exec(`[ "$(blockdev --getsize64 ${at})" = ${128 * MIB} ]`);
       const client = await node1.client();
-      const stats = await client.call<{ usage: { unit: string; total: string; used: string }[] }>(
-        'Node',
-        'NodeGetVolumeStats',
-        { volume_id: volume.id, volume_path: at },
-      );
-      const bytes = stats.usage.find((usage) => usage.unit === 'BYTES');
-      expect(Number(bytes?.total)).to.be.within(500 * MIB, 640 * MIB);
-      expect(Number(bytes?.used)).to.be.greaterThan(50 * MIB);
-      expect(Number(stats.usage.find((usage) => usage.unit === 'INODES')?.total)).to.be.greaterThan(0);
-
+      const stats = await client.call<{ usage: { unit: string; total: string }[] }>('Node', 'NodeGetVolumeStats', {
+        volume_id: volume.id,
+        volume_path: at,
+      });
+      expect(stats.usage.find((usage) => usage.unit === 'BYTES')?.total).to.equal(String(128 * MIB));
+      const { stdout: sum } = await node1.machine.exec('sha256sum < /root/pattern');
       await volume.takeFrom(node1);
       await volume.bringTo(node2);
-      await node2.machine.exec(`[ "$(sha256sum < ${at}/data)" = "$(cat ${at}/sum)" ]`);
+      const { stdout: found } = await node2.machine.exec(
+        `dd if=${at} bs=1M skip=63 count=1 iflag=direct status=none | sha256sum`,
+      );
+      expect(found).to.equal(sum);
       await volume.down(node2);
     });
-  }
-
-  it("raw block: a device node in the pod's folder, grown, with its bytes on another node", async () => {
-    const { deployment } = suite;
-    const [node1, node2] = [nodeOf(deployment, 0), nodeOf(deployment, 1)];
-    const volume = await new TestVolume(deployment, { name: 'life-block', kind: 'block', sizeBytes: 64 * MIB }).up(
-      node1,
-    );
-    const at = volume.targetPath();
-    await node1.machine.exec(`[ -b ${at} ] && [ "$(blockdev --getsize64 ${at})" = ${64 * MIB} ]`);
-    await node1.machine.exec(
-      `head -c 1M /dev/urandom > /root/pattern && dd if=/root/pattern of=${at} bs=1M seek=63 oflag=direct conv=fsync status=none`,
-    );
-    await volume.expand(128 * MIB);
-    await volume.nodeExpand(node1);
-    await node1.machine.exec(`[ "$(blockdev --getsize64 ${at})" = ${128 * MIB} ]`);
-    const client = await node1.client();
-    const stats = await client.call<{ usage: { unit: string; total: string }[] }>('Node', 'NodeGetVolumeStats', {
-      volume_id: volume.id,
-      volume_path: at,
-    });
-    expect(stats.usage.find((usage) => usage.unit === 'BYTES')?.total).to.equal(String(128 * MIB));
-    const { stdout: sum } = await node1.machine.exec('sha256sum < /root/pattern');
-    await volume.takeFrom(node1);
-    await volume.bringTo(node2);
-    const { stdout: found } = await node2.machine.exec(
-      `dd if=${at} bs=1M skip=63 count=1 iflag=direct status=none | sha256sum`,
-    );
-    expect(found).to.equal(sum);
-    await volume.down(node2);
   });
-
-  it('read-only publish of a writable volume', async () => {
-    const { deployment } = suite;
-    const node1 = nodeOf(deployment, 0);
-    const volume = await new TestVolume(deployment, { name: 'life-ro' }).create();
-    await volume.attach(node1);
-    await volume.stage(node1);
-    await volume.publish(node1, 'pod-ro', true);
-    const { exitCode, stderr } = await node1.machine.exec(`touch ${volume.targetPath('pod-ro')}/x`, { check: false });
-    expect(exitCode).to.not.equal(0);
-    expect(stderr).to.contain('Read-only file system');
-    await volume.publish(node1, 'pod-rw');
-    await node1.machine.exec(`touch ${volume.targetPath('pod-rw')}/x`);
-    await volume.unpublish(node1, 'pod-ro');
-    await volume.unpublish(node1, 'pod-rw');
-    await volume.unstage(node1);
-    await volume.detach(node1);
-    await volume.delete();
-  });
-
-  it('many readers: filled once, then mounted read-only on two nodes at once, with a dirty journal', async () => {
-    const { deployment } = suite;
-    const [node1, node2] = [nodeOf(deployment, 0), nodeOf(deployment, 1)];
-    const writer = await new TestVolume(deployment, { name: 'life-rox' }).up(node1);
-    await node1.machine.exec(`echo filled > ${writer.targetPath()}/file && sync -f ${writer.targetPath()}/file`);
-    await writer.takeFrom(node1);
-    const reader = new TestVolume(deployment, { name: 'life-rox', mode: 'MULTI_NODE_READER_ONLY' });
-    reader.id = writer.id;
-    for (const node of [node1, node2]) await reader.bringTo(node);
-    for (const node of [node1, node2]) {
-      await node.machine.exec(`[ "$(cat ${reader.targetPath()}/file)" = filled ]`);
-      const { exitCode } = await node.machine.exec(`touch ${reader.targetPath()}/x`, { check: false });
-      expect(exitCode).to.not.equal(0);
-    }
-    await reader.takeFrom(node1);
-    await node2.machine.exec(`echo 3 > /proc/sys/vm/drop_caches; [ "$(cat ${reader.targetPath()}/file)" = filled ]`);
-    await reader.takeFrom(node2);
-    await writer.delete();
-  });
-
-  it('shared raw block: two nodes write at once, both see growth', async () => {
-    const { deployment } = suite;
-    const [node1, node2] = [nodeOf(deployment, 0), nodeOf(deployment, 1)];
-    const volume = await new TestVolume(deployment, {
-      name: 'life-rwx',
-      kind: 'block',
-      mode: 'MULTI_NODE_MULTI_WRITER',
-    }).create();
-    for (const node of [node1, node2]) await volume.bringTo(node);
-    await node1.machine.exec(
-      `echo from-node-1 | dd of=${volume.targetPath()} bs=4k conv=sync oflag=direct status=none`,
-    );
-    const { stdout } = await node2.machine.exec(
-      `dd if=${volume.targetPath()} bs=4k count=1 iflag=direct status=none | tr -d '\\0 ' | head -1`,
-    );
-    expect(stdout).to.equal('from-node-1');
-    await volume.expand(128 * MIB);
-    for (const node of [node1, node2]) {
-      await volume.nodeExpand(node);
-      await node.machine.exec(`[ "$(blockdev --getsize64 ${volume.targetPath()})" = ${128 * MIB} ]`);
-    }
-    // One node leaves; the other one's I/O is not disturbed.
-    const writer = await node2.machine.spawn(
-      `while [ ! -e /run/stop-writer ]; do dd if=/dev/zero of=${volume.targetPath()} bs=4k count=8 seek=16 oflag=direct status=none || exit 1; done`,
-    );
-    await volume.takeFrom(node1);
-    await node2.machine.exec('sleep 1; touch /run/stop-writer');
-    expect(await writer.wait(30_000)).to.equal(0);
-    await node2.machine.exec('rm /run/stop-writer');
-    await volume.down(node2);
-  });
-});
