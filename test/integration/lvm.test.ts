@@ -25,6 +25,7 @@ const SCENARIOS: Readonly<Record<string, string>> = {
   wipe: 'wipes deleted LVs whole and removes them',
   wipeInterrupted: 'goes on with a wipe that was stopped, or that somebody was in the way of',
   scrubbing: 'blanks all free extents, and gives up trust at any sign of others',
+  moved: 'gives up trust when an LV was moved to other extents (pvmove)',
 };
 
 describe('LVM adapter', function () {

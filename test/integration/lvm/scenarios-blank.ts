@@ -238,6 +238,48 @@ async function scrubbing(bench: Bench): Promise<void> {
   assert.equal(new BlankTrust(lvm, isOurs).isBlank(await lvm.read()), true);
 }
 
+/** An LV moved by an administrator leaves its data in extents that are free now: a driver that watches sees it. */
+async function moved(bench: Bench): Promise<void> {
+  await patternVg(bench, 2, 64);
+  const lvm = bench.lvm();
+  // Two segments: what lies between them goes.
+  for (const [name, mib] of [
+    ['volume-1', 8],
+    ['volume-2', 8],
+  ] as const)
+    await lvm.createLinear({ name, sizeBytes: mib * MIB, tags: [] });
+  await lvm.extend('volume-1', 24 * MIB);
+  await scrub({ lvm, commands: bench.commands, isOurs });
+  const extentsOf = async (name: string) =>
+    (await lvm.read({ fresh: true })).lvs.find((lv) => lv.name === name)?.extents ?? assert.fail(`no LV ${name}`);
+  const before = await extentsOf('volume-1');
+  const ranges = await bench.sh(`lvs --noheadings -o seg_pe_ranges ${VG}/volume-1 | xargs`);
+  console.log(`  seg_pe_ranges: ${ranges}`);
+  assert.deepEqual(before, [
+    { place: '/dev/mapper/pv-0', first: 0, last: 1 },
+    { place: '/dev/mapper/pv-0', first: 4, last: 7 },
+  ]);
+
+  const watching = new BlankTrust(lvm, isOurs);
+  const scrubbed = await lvm.read({ fresh: true });
+  watching.observe(scrubbed);
+  assert.equal(watching.isBlank(scrubbed), true);
+  await bench.sh(`pvmove -qq -i 1 -n volume-1 /dev/mapper/pv-0 /dev/mapper/pv-1`);
+  const after = await lvm.read({ fresh: true });
+  const there = await extentsOf('volume-1');
+  assert.ok(there.every(({ place }) => place === '/dev/mapper/pv-1'));
+  assert.equal(
+    there.reduce((sum, { first, last }) => sum + last - first + 1, 0),
+    6,
+  );
+  watching.observe(after);
+  assert.equal(watching.isBlank(after), false);
+  await until(async () => scrubTags(await lvm.read({ fresh: true })).length === 0);
+
+  await scrub({ lvm, commands: bench.commands, isOurs });
+  assert.equal(watching.isBlank(await lvm.read({ fresh: true })), true);
+}
+
 async function until(condition: () => Promise<boolean>): Promise<void> {
   for (const deadline = performance.now() + 30_000; performance.now() < deadline; ) {
     if (await condition()) return;
@@ -246,4 +288,10 @@ async function until(condition: () => Promise<boolean>): Promise<void> {
   assert.fail('the condition was not met within 30 s');
 }
 
-export const blankScenarios: Readonly<Record<string, Scenario>> = { zero, wipe, wipeInterrupted, scrubbing };
+export const blankScenarios: Readonly<Record<string, Scenario>> = {
+  zero,
+  wipe,
+  wipeInterrupted,
+  scrubbing,
+  moved,
+};

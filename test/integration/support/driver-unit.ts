@@ -1,9 +1,14 @@
 /** The driver's program as a systemd service on a machine of the lab: start, stop, kill, and die at a step. */
+import path from 'node:path';
 import type { Machine } from '../../lab/machine.ts';
 import { CsiClient } from './csi-client.ts';
 
 export const PROGRAM = '/opt/lvm-iscsi-csi/lvm-iscsi-csi.mjs';
 const STEPS_FOLDER = '/run/lvm-iscsi-csi-steps';
+const COMPILE_CACHE = '/var/cache/lvm-iscsi-csi';
+/** The program's hooks for tests work only where it is (see src/system/test-hooks.ts). */
+const LAB_MARK = '/etc/lvm-iscsi-csi-lab';
+const POD_ROOT = '/opt/lvm-iscsi-csi-pod';
 const START_TIMEOUT_MS = 300_000;
 
 export interface UnitOptions {
@@ -12,7 +17,10 @@ export interface UnitOptions {
    * step by step: for tests that need it only, so that all others run what users run. Default false.
    */
   readonly watchSteps?: boolean;
-  /** As in a privileged pod with hostPID and hostNetwork: namespaces of its own, the host's commands by nsenter. Default false. */
+  /**
+   * As in a privileged pod with hostPID and hostNetwork: a read-only root with nothing but node, nsenter and the program,
+   * namespaces of its own, the host's commands by nsenter, its files through /proc/1/root. Default false.
+   */
   readonly pod?: boolean;
 }
 
@@ -35,15 +43,25 @@ export class DriverUnit {
   /** Writes the unit; the program must be on the machine already. Not enabled: a reboot does not start it. */
   async install(options: readonly string[], { watchSteps = false, pod = false }: UnitOptions = {}): Promise<void> {
     this.#stepsWatched = watchSteps;
+    if (pod) await this.#makePodRoot();
     const command = [
-      ...(pod ? ['/usr/bin/unshare', '--mount', '--propagation=slave', '--uts', '--ipc', '--cgroup'] : []),
+      ...(pod ? ['/usr/bin/unshare', '--uts', '--ipc', '--cgroup'] : []),
       ...['/usr/local/bin/node', PROGRAM, this.role, `--endpoint=unix://${this.socket}`],
       ...(pod ? ['--host-commands=nsenter'] : []),
       ...options,
     ];
     const environment = [
-      'NODE_COMPILE_CACHE=/var/cache/lvm-iscsi-csi',
+      `NODE_COMPILE_CACHE=${COMPILE_CACHE}`,
       ...(watchSteps ? [`LVM_ISCSI_CSI_TEST_STEPS=${STEPS_FOLDER}`] : []),
+    ];
+    // The socket's folder is the one that a pod has from its host; the others serve the test.
+    const shared = [path.dirname(this.socket), COMPILE_CACHE, STEPS_FOLDER];
+    const podLines = [
+      `RootDirectory=${POD_ROOT}`,
+      'MountAPIVFS=yes',
+      'ReadOnlyPaths=/',
+      ...shared.map((folder) => `BindPaths=${folder}\nReadWritePaths=${folder}`),
+      `BindReadOnlyPaths=${LAB_MARK}`,
     ];
     await this.machine.writeFile(
       `/etc/systemd/system/${this.unit}`,
@@ -54,14 +72,17 @@ After=network-online.target iscsid.service
 Environment=${environment.join(' ')}
 ExecStart=${command.map((word) => `"${word}"`).join(' ')}
 TimeoutStopSec=120
+${pod ? podLines.join('\n') : ''}
 `,
     );
-    await this.machine.exec(`mkdir -p ${STEPS_FOLDER} && touch /etc/lvm-iscsi-csi-lab && systemctl daemon-reload`);
+    await this.machine.exec(
+      `mkdir -p ${STEPS_FOLDER} ${COMPILE_CACHE} && touch ${LAB_MARK} && systemctl daemon-reload`,
+    );
   }
 
   /** Starts it and waits until Probe answers that it is ready. */
   async start(): Promise<void> {
-    await this.machine.exec(`mkdir -p ${STEPS_FOLDER}; systemctl start ${this.unit}`);
+    await this.machine.exec(`mkdir -p ${STEPS_FOLDER} ${path.dirname(this.socket)}; systemctl start ${this.unit}`);
     await this.waitReady();
   }
 
@@ -147,6 +168,18 @@ TimeoutStopSec=120
 
   async log(): Promise<string> {
     return (await this.machine.exec(`journalctl -u ${this.unit} --no-pager -o cat`, { check: false })).stdout;
+  }
+
+  /** What the image holds, and not a file more: a path of the host's that is not looked up in the host's root is missing here. */
+  async #makePodRoot(): Promise<void> {
+    await this.machine.exec(`set -e
+mkdir -p ${POD_ROOT}/proc ${POD_ROOT}/sys ${POD_ROOT}/dev ${POD_ROOT}/tmp
+for program in /usr/local/bin/node /usr/bin/nsenter /usr/bin/unshare; do
+  for file in $program $(ldd $program | grep -o '/[^ ]*'); do
+    [ -e ${POD_ROOT}$file ] || install -D $(readlink -f $file) ${POD_ROOT}$file
+  done
+done
+install -D ${PROGRAM} ${POD_ROOT}${PROGRAM}`);
   }
 
   #requireSteps(): void {
