@@ -53,7 +53,7 @@ export function storageHost(
       files,
       iqnPrefix: controller.iqnPrefix,
       portals: controller.portals,
-      owner: controller.volumeGroup,
+      vgName: controller.volumeGroup,
     }),
     limiter,
     zeroing: new AwaitedZeroing(commands, limiter),

@@ -82,7 +82,7 @@ export async function publishVolume(
       entry.volume,
       given === undefined ? {} : { given: { nodeName: node.nodeName, pair: given } },
     );
-    return contextOf(deps, entry.volume, same);
+    return contextOf(deps, table, entry.volume, same);
   }
 
   checkOtherNodes(entry.volume, wanted);
@@ -102,7 +102,7 @@ export async function publishVolume(
       volume,
       given === undefined ? {} : { given: { nodeName: node.nodeName, pair: given } },
     );
-    return contextOf(deps, volume, wanted);
+    return contextOf(deps, table, volume, wanted);
   });
 }
 
@@ -218,7 +218,12 @@ function checkLimit(
   });
 }
 
-function contextOf(deps: BackendDependencies, volume: Volume, attachment: Attachment): PublishContext {
+function contextOf(
+  deps: BackendDependencies,
+  { report }: VolumeTable,
+  volume: Volume,
+  attachment: Attachment,
+): PublishContext {
   const pair = attachmentCredentials(deps, volume.id, attachment);
   if (attachment.auth.kind === 'derived' && pair === undefined) {
     throw new DriverError('FAILED_PRECONDITION', {
@@ -229,7 +234,7 @@ function contextOf(deps: BackendDependencies, volume: Volume, attachment: Attach
   }
   return {
     targetIqn: targetIqn(deps.config.iqnPrefix, volume.id),
-    witnessIqn: deps.targets.witnessIqn,
+    witnessIqn: deps.targets.witnessIqn(report.vg.uuid),
     portals: deps.config.portals,
     lun: 0,
     serial: volume.serial,

@@ -123,7 +123,7 @@ class Execution {
         ),
       );
     }
-    const portalProblem = await holdPortals(targets);
+    const portalProblem = await holdPortals(targets, this.#vgUuid);
     if (portalProblem !== undefined) this.#failures.push(portalProblem);
     await this.#each(leftovers, 'removal of a leftover export', (volumeId) => this.#removeLeftover(volumeId));
     await this.#each(unfinished, 'removal of an unfinished volume', (volumeId) => this.#discard(volumeId));
@@ -200,10 +200,10 @@ class Execution {
   }
 }
 
-async function holdPortals(targets: Targets): Promise<string | undefined> {
+async function holdPortals(targets: Targets, vgUuid: string): Promise<string | undefined> {
   const problem = 'the portals cannot be opened';
   try {
-    await explainExport(problem, () => targets.holdPortals());
+    await explainExport(problem, () => targets.holdPortals(vgUuid));
     return undefined;
   } catch (error) {
     log().error({ err: error }, problem);

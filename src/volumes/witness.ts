@@ -23,6 +23,7 @@ interface Parts {
 }
 
 interface Judgement {
+  readonly vgUuid: string;
   /** Attached volumes whose export is not complete. */
   readonly incomplete: readonly string[];
   /** Those that looked so while a call was at work on them (a publish, a fence). */
@@ -32,7 +33,7 @@ interface Judgement {
 /** Runs a comparison. Silent from before it begins to repair something, speaking after it has left nothing to repair. */
 export async function witnessed(parts: Parts, compare: () => Promise<ReconcileResult>): Promise<ReconcileResult> {
   const before = await judge(parts);
-  if (before === undefined || before.incomplete.length > 0) await speak(parts, false);
+  if (before === undefined || before.incomplete.length > 0) await speak(parts, undefined);
   let result: ReconcileResult | undefined;
   try {
     result = await compare();
@@ -44,23 +45,24 @@ export async function witnessed(parts: Parts, compare: () => Promise<ReconcileRe
 
 async function settle(parts: Parts, judgement: Judgement | undefined): Promise<void> {
   if (judgement === undefined) {
-    await speak(parts, false);
+    await speak(parts, undefined);
   } else if (judgement.incomplete.length > 0) {
     log().warn(
       { volumes: judgement.incomplete },
       'attached volumes whose export is not complete: the witness is silent',
     );
-    await speak(parts, false);
+    await speak(parts, undefined);
   } else if (judgement.unsure.length === 0) {
-    await speak(parts, true);
+    await speak(parts, judgement.vgUuid);
   }
 }
 
-async function speak({ deps }: Parts, isComplete: boolean): Promise<void> {
+/** @param completeVgUuid undefined: be silent */
+async function speak({ deps }: Parts, completeVgUuid: string | undefined): Promise<void> {
   try {
-    await deps.targets.setWitness(isComplete);
+    await deps.targets.setWitness(completeVgUuid);
   } catch (error) {
-    log().error({ err: error, isComplete }, 'the witness could not be set');
+    log().error({ err: error, completeVgUuid }, 'the witness could not be set');
   }
 }
 
@@ -80,7 +82,7 @@ async function judge(parts: Parts): Promise<Judgement | undefined> {
       });
       if (!isFree) unsure.push(volumeId);
     }
-    return { incomplete, unsure };
+    return { vgUuid: table.report.vg.uuid, incomplete, unsure };
   } catch (error) {
     log().warn({ err: error }, 'whether every attached volume is exported cannot be told');
     return undefined;

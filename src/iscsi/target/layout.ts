@@ -1,4 +1,5 @@
 /** Where things are in LIO's configfs tree, and which of them are ours. */
+import { createHash } from 'node:crypto';
 import { TargetError } from './errors.ts';
 
 const VOLUME_ID = /^volume-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -27,9 +28,23 @@ export class TargetLayout {
     return targetIqn.startsWith(`${this.#iqnPrefix}:`);
   }
 
-  /** The target without LUNs that keeps the portals listening, and is the witness; `owner` keeps those of two volume groups on one host apart. */
-  portalHolder(owner: string): string {
-    return `${this.#iqnPrefix}:${PORTAL_HOLDER}${owner.toLowerCase().replaceAll(/[^a-z0-9.-]/g, '-')}`;
+  /**
+   * The target without LUNs that keeps the portals listening, and is the witness. It speaks for one volume group and not
+   * for another of the same name, say on a storage host that has taken over the address: so its UUID is in the name.
+   * With the longest prefix it has the 223 bytes that an iSCSI name may have (RFC 7143 section 4.2.7.1).
+   */
+  portalHolder(vgName: string, vgUuid: string): string {
+    return `${this.#holdersOf(vgName)}${digest(vgUuid, 12)}`;
+  }
+
+  /** Also one for a volume group of that name that was here before. */
+  isPortalHolderOf(vgName: string, targetIqn: string): boolean {
+    return targetIqn.startsWith(this.#holdersOf(vgName));
+  }
+
+  #holdersOf(vgName: string): string {
+    const words = vgName.toLowerCase().replaceAll(/[^a-z0-9-]/g, '-');
+    return `${this.#iqnPrefix}:${PORTAL_HOLDER}${words.slice(0, 15)}.${digest(vgName, 8)}.`;
   }
 
   isPortalHolder(targetIqn: string): boolean {
@@ -93,4 +108,8 @@ export class TargetPaths {
   acl(initiatorIqn: string): string {
     return `${this.acls}/${initiatorIqn}`;
   }
+}
+
+function digest(text: string, digits: number): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, digits);
 }

@@ -4,7 +4,7 @@ import { Deadline, lockWithin } from '../../system/deadline.ts';
 import type { Files } from '../../system/files.ts';
 import { KeyedMutex } from '../../system/keyed-mutex.ts';
 import { ConfigFs, errorCode } from './configfs.ts';
-import { makeFolder } from './configfs-calls.ts';
+import { folder, makeFolder } from './configfs-calls.ts';
 import { TargetBuilder } from './converge.ts';
 import { TargetError, TargetTimeoutError } from './errors.ts';
 import { Fabric } from './fabric.ts';
@@ -12,6 +12,7 @@ import { disableTarget, revokeAcl } from './fence.ts';
 import { readAcl, readTarget } from './inventory.ts';
 import { TargetLayout } from './layout.ts';
 import { listForeignTargets, listTargets } from './list.ts';
+import { portalGroupRemoval } from './portal-group.ts';
 import { Portals } from './portals.ts';
 import { checkSpec } from './spec-check.ts';
 import type { TargetSpec, TargetState, Targets } from './types.ts';
@@ -27,13 +28,15 @@ export interface LioTargetsOptions {
   readonly iqnPrefix: string;
   /** "address:port" list, IPv6 in brackets. */
   readonly portals: readonly string[];
-  /** Names the target that holds the portals: the volume group. */
-  readonly owner: string;
+  /** Name of the volume group. */
+  readonly vgName: string;
 }
 
 /** Nothing in here waits for I/O, except where a deadline is given. */
 const ENSURE_TIMEOUT_MS = 60_000;
 const LIST_TIMEOUT_MS = 60_000;
+/** What the targets that hold portals are locked by, all of them together. */
+const HOLDERS = 'portal holders';
 
 export class LioTargets implements Targets {
   readonly #files: Files;
@@ -41,7 +44,7 @@ export class LioTargets implements Targets {
   readonly #fabric: Fabric;
   readonly #portals: Portals;
   readonly #builder: TargetBuilder;
-  readonly #holder: string;
+  readonly #vgName: string;
   readonly #mutex = new KeyedMutex();
 
   constructor(options: LioTargetsOptions) {
@@ -49,7 +52,7 @@ export class LioTargets implements Targets {
     this.#layout = new TargetLayout(options.configfsRoot ?? '/sys/kernel/config', options.iqnPrefix);
     this.#fabric = new Fabric(options.files, options.commands, this.#layout);
     this.#portals = new Portals(options.portals);
-    this.#holder = this.#layout.portalHolder(options.owner);
+    this.#vgName = options.vgName;
     this.#builder = new TargetBuilder(this.#layout, this.#portals);
   }
 
@@ -94,30 +97,47 @@ export class LioTargets implements Targets {
   }
 
   /** @throws TargetError; TargetTimeoutError when the kernel does not answer. */
-  async holdPortals(): Promise<void> {
-    await this.#exclusive(this.#holder, ENSURE_TIMEOUT_MS, async (fs) => {
+  async holdPortals(vgUuid: string): Promise<void> {
+    const holder = this.witnessIqn(vgUuid);
+    await this.#exclusive(HOLDERS, ENSURE_TIMEOUT_MS, async (fs) => {
       const problems = await this.#fabric.prepare();
       if (problems.length > 0) throw new TargetError('kernel', problems.join('; '));
-      const paths = this.#layout.target(this.#holder);
+      const paths = this.#layout.target(holder);
       const found = await readTarget(fs, paths);
       const before =
         found?.hasPortalGroup === true
           ? []
           : [makeFolder('target-holder-make', paths.iqn), makeFolder('target-holder-tpg-make', paths.tpg)];
       await this.#portals.converge(fs, paths, found?.portals ?? [], { before, after: [] });
+      // Last, so that the portals listen all the time.
+      for (const old of await this.#holders(fs)) if (old !== holder) await this.#removeHolder(fs, old);
     });
   }
 
-  get witnessIqn(): string {
-    return this.#holder;
+  witnessIqn(vgUuid: string): string {
+    return this.#layout.portalHolder(this.#vgName, vgUuid);
   }
 
   /** @throws TargetError; TargetTimeoutError when the kernel does not answer. */
-  async setWitness(isComplete: boolean): Promise<void> {
-    const paths = this.#layout.target(this.#holder);
-    await this.#exclusive(this.#holder, ENSURE_TIMEOUT_MS, (fs) =>
-      isComplete ? enableWitness(fs, paths) : disableWitness(fs, paths),
-    );
+  async setWitness(vgUuid: string | undefined): Promise<void> {
+    const speaker = vgUuid === undefined ? undefined : this.witnessIqn(vgUuid);
+    await this.#exclusive(HOLDERS, ENSURE_TIMEOUT_MS, async (fs) => {
+      for (const holder of await this.#holders(fs))
+        if (holder !== speaker) await disableWitness(fs, this.#layout.target(holder));
+      if (speaker !== undefined) await enableWitness(fs, this.#layout.target(speaker));
+    });
+  }
+
+  async #holders(fs: ConfigFs): Promise<string[]> {
+    const [iqns] = await fs.ask(folder(this.#layout.iscsi));
+    return iqns.filter((iqn) => this.#layout.isPortalHolderOf(this.#vgName, iqn));
+  }
+
+  async #removeHolder(fs: ConfigFs, holder: string): Promise<void> {
+    const paths = this.#layout.target(holder);
+    await disableWitness(fs, paths);
+    const found = await readTarget(fs, paths);
+    await this.#portals.remove(fs, paths, found?.portals ?? [], portalGroupRemoval(paths));
   }
 
   async revoke(targetIqn: string, initiatorIqn: string, options: { timeoutMs: number }): Promise<void> {

@@ -65,13 +65,17 @@ export interface Targets {
   /**
    * Makes the configured portals listen, whether a volume is exported or not: a target of our own without LUNs or ACLs
    * holds them. Without it the last volume's portal goes with its target, and an initiator can't tell
-   * "you have been cut off" from "the storage host is down". list() leaves it out.
+   * "you have been cut off" from "the storage host is down". list() leaves it out. One for an earlier volume group of the
+   * same name is removed.
    */
-  holdPortals(): Promise<void>;
+  holdPortals(vgUuid: string): Promise<void>;
   /** That target, by which initiators tell a revoked attachment from a host that is not complete (witness.ts). */
-  readonly witnessIqn: string;
-  /** Whether every attached volume is known to be exported. It stays so until the next call, also without this process. */
-  setWitness(isComplete: boolean): Promise<void>;
+  witnessIqn(vgUuid: string): string;
+  /**
+   * Of which volume group (UUID) every attached volume is known to be exported; undefined: not known, whichever it is. It
+   * stays so until the next call, also without this process.
+   */
+  setWitness(vgUuid: string | undefined): Promise<void>;
   /** Ends one initiator's sessions and bars it: random password, cmdsn_depth, mapped LUN, ACL. Others are not disturbed. */
   revoke(targetIqn: string, initiatorIqn: string, options: { timeoutMs: number }): Promise<void>;
   /** `enable` ← 0: ends every session of the target; then each ACL is removed (waits for its sessions). */

@@ -17,7 +17,7 @@ systemctl list-units --all --plain --no-legend 'run-*.scope' | grep -i lvm-iscsi
 const STORAGE = `${RUN_FILES}
 vgs cinder-volumes >/dev/null 2>&1 && lvs --noheadings -o lv_name,lv_tags cinder-volumes | sed 's/^ */LV: /'
 dmsetup ls 2>/dev/null | grep '^gate-' | sed 's/^/gate: /'
-for t in /sys/kernel/config/target/iscsi/iqn.*; do [ -d "$t" ] && echo "target: $t"; done | grep -v ":portal-cinder-volumes$"
+for t in /sys/kernel/config/target/iscsi/iqn.*; do [ -d "$t" ] && echo "target: $t"; done | grep -vE ":portal-cinder-volumes[.][0-9a-f]{8}[.][0-9a-f]{12}$"
 for t in /sys/kernel/config/target/iscsi/iqn.*/tpgt_1/acls/*; do [ -d "$t" ] && echo "ACL: $t"; done
 for b in /sys/kernel/config/target/core/iblock_*/*; do [ -d "$b" ] && echo "backstore: $b"; done
 true`;

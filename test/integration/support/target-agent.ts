@@ -67,7 +67,7 @@ async function serve(request: AgentRequest): Promise<AgentAnswer[]> {
     commands,
     iqnPrefix: request.iqnPrefix,
     portals: request.portals,
-    owner: 'test',
+    vgName: 'test-vg',
   });
 
   const invoke = async ([method, ...args]: AgentCall): Promise<unknown> => {

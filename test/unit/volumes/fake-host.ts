@@ -12,6 +12,7 @@ import type { BackendDependencies } from '../../../src/volumes/dependencies.ts';
 import { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
 
 export const EXTENT = 4 * 1024 ** 2;
+export const VG_UUID = 'vg-UUID';
 export const GIB = 1024 ** 3;
 
 export class Crash extends Error {}
@@ -107,7 +108,7 @@ export class FakeHost {
       return {
         vg: {
           name: 'cinder-volumes',
-          uuid: 'vg-uuid',
+          uuid: VG_UUID,
           sizeBytes: this.vgBytes,
           freeBytes: this.freeBytes(),
           extentSizeBytes: EXTENT,
@@ -258,10 +259,10 @@ export class FakeHost {
         for (const target of this.targets.values()) if (target.targetIqn === iqn) target.portals = true;
       }),
     holdPortals: () => this.#mutate('target-hold', () => {}),
-    witnessIqn: 'iqn.2010-10.org.openstack:portal-cinder-volumes',
-    setWitness: async (isComplete) => {
-      this.witness = isComplete;
-      this.witnessed.push(isComplete);
+    witnessIqn: (vgUuid) => `iqn.2010-10.org.openstack:portal-${vgUuid.toLowerCase()}`,
+    setWitness: async (vgUuid) => {
+      this.witness = vgUuid === VG_UUID;
+      this.witnessed.push(this.witness);
     },
     revoke: (iqn, initiatorIqn) =>
       this.#mutate('target-revoke', () => {

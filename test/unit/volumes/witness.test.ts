@@ -46,7 +46,7 @@ describe('witness: says that every attached volume is exported', () => {
       readonly: false,
       secrets: {},
     });
-    expect(context.witnessIqn).to.equal('iqn.2010-10.org.openstack:portal-cinder-volumes');
+    expect(context.witnessIqn).to.equal('iqn.2010-10.org.openstack:portal-vg-uuid');
     expect(await compared()).to.deep.equal([true]);
     await backend.unpublishVolume(id, NODE_1);
     expect(await compared()).to.deep.equal([true]);

@@ -1,6 +1,7 @@
 /** Order, leftovers and refusals of the target adapter, on a fake of LIO's configfs tree. */
 import { expect } from 'chai';
 import { TargetError, TargetTimeoutError } from '../../../../src/iscsi/target/errors.ts';
+import { TargetLayout } from '../../../../src/iscsi/target/layout.ts';
 import { LioTargets } from '../../../../src/iscsi/target/lio-targets.ts';
 import type { AclSpec, TargetSpec } from '../../../../src/iscsi/target/types.ts';
 import type { Commands } from '../../../../src/system/commands.ts';
@@ -9,6 +10,7 @@ import { setStepHook } from '../../../../src/system/step.ts';
 import { FakeLio } from './fake-lio.ts';
 
 const PREFIX = 'iqn.2010-10.org.openstack';
+const VG_UUID = 'Dtj4oS-IL2W-c3hO-kfCp-tn2M-sCYu-MhscW5';
 const VOLUME = 'volume-00000001-0000-4000-8000-000000000000';
 const IQN = `${PREFIX}:${VOLUME}`;
 const NODE = 'iqn.1993-08.org.debian:01:node';
@@ -47,7 +49,7 @@ describe('targets', () => {
       configfsRoot: lio.root,
       iqnPrefix: PREFIX,
       portals: ['10.0.0.1:3260'],
-      owner: 'cinder_volumes',
+      vgName: 'cinder_volumes',
     });
 
   beforeEach(() => {
@@ -217,22 +219,22 @@ describe('targets', () => {
       configfsRoot: lio.root,
       iqnPrefix: PREFIX,
       portals: [],
-      owner: 'cinder_volumes',
+      vgName: 'cinder_volumes',
     });
     expect(await errorOf(failing.list())).to.have.property('code', 'EIO');
     expect(await errorOf(failing.remove(VOLUME, IQN, { timeoutMs: 100 }))).to.have.property('code', 'EIO');
   });
 
   it('have a witness, the holder of the portals: enabled without access for anybody, and silent until then', async () => {
-    const enable = `iscsi/${PREFIX}:portal-cinder-volumes/tpgt_1/enable`;
-    await targets.setWitness(false);
+    const holder = targets.witnessIqn(VG_UUID);
+    const enable = `iscsi/${holder}/tpgt_1/enable`;
+    await targets.setWitness(undefined);
     expect(lio.changes).to.deep.equal([]);
-    expect(await errorOf(targets.setWitness(true))).to.be.instanceOf(TargetError);
-    await targets.holdPortals();
-    expect(targets.witnessIqn).to.equal(`${PREFIX}:portal-cinder-volumes`);
+    expect(await errorOf(targets.setWitness(VG_UUID))).to.be.instanceOf(TargetError);
+    await targets.holdPortals(VG_UUID);
     expect(lio.text(enable)).to.equal('0\n');
-    await targets.setWitness(true);
-    const attributes = `iscsi/${PREFIX}:portal-cinder-volumes/tpgt_1/attrib`;
+    await targets.setWitness(VG_UUID);
+    const attributes = `iscsi/${holder}/tpgt_1/attrib`;
     expect(lio.text(enable)).to.equal('1\n');
     for (const [name, value] of [
       ['authentication', '1'],
@@ -242,11 +244,11 @@ describe('targets', () => {
       expect(lio.text(`${attributes}/${name}`), name).to.equal(`${value}\n`);
     expect(lio.changes.at(-1)).to.equal(`write ${enable} 1`);
     lio.changes.length = 0;
-    await targets.setWitness(true);
-    await targets.holdPortals();
+    await targets.setWitness(VG_UUID);
+    await targets.holdPortals(VG_UUID);
     expect(lio.changes).to.deep.equal([]);
-    await targets.setWitness(false);
-    await targets.setWitness(false);
+    await targets.setWitness(undefined);
+    await targets.setWitness(undefined);
     expect(lio.changes).to.deep.equal([`write ${enable} 0`]);
     expect(await targets.list()).to.deep.equal([]);
   });
@@ -265,8 +267,8 @@ describe('targets', () => {
   });
 
   it('have a holder that keeps the portals, is not enabled with it, and is no target of a volume', async () => {
-    await targets.holdPortals();
-    const holder = `iscsi/${PREFIX}:portal-cinder-volumes`;
+    await targets.holdPortals(VG_UUID);
+    const holder = `iscsi/${targets.witnessIqn(VG_UUID)}`;
     expect(lio.changes).to.deep.equal([
       `mkdir ${holder}`,
       `mkdir ${holder}/tpgt_1`,
@@ -274,9 +276,37 @@ describe('targets', () => {
     ]);
     expect(await targets.list()).to.deep.equal([]);
     lio.changes.length = 0;
-    await targets.holdPortals();
-    await fresh().holdPortals();
+    await targets.holdPortals(VG_UUID);
+    await fresh().holdPortals(VG_UUID);
     expect(lio.changes).to.deep.equal([]);
+  });
+
+  it('have a holder that stands for one volume group: not for another of that name, which it replaces, nor for others', async () => {
+    expect(targets.witnessIqn(VG_UUID)).to.match(/^iqn[^:]*:portal-cinder-volumes\.[0-9a-f]{8}\.[0-9a-f]{12}$/);
+    const longest = new TargetLayout('/', 'i'.repeat(178)).portalHolder('v'.repeat(127), VG_UUID);
+    expect(longest).to.have.length(223);
+    const foreign = new TargetLayout('/', PREFIX).portalHolder('cinder-volumes', VG_UUID);
+    await lio.files().mkdir(`${lio.root}/target/iscsi/${foreign}`);
+    await targets.holdPortals('the-old-uuid');
+    await targets.setWitness('the-old-uuid');
+    const [now, old] = [targets.witnessIqn(VG_UUID), targets.witnessIqn('the-old-uuid')];
+    expect(now).to.not.equal(old);
+    lio.changes.length = 0;
+    // Read anew before it speaks: the volumes of the old one are not exported.
+    await targets.setWitness(undefined);
+    expect(lio.changes).to.deep.equal([`write iscsi/${old}/tpgt_1/enable 0`]);
+    await targets.setWitness('the-old-uuid');
+    lio.changes.length = 0;
+    await targets.holdPortals(VG_UUID);
+    expect(lio.changes).to.deep.equal([
+      `mkdir iscsi/${now}`,
+      `mkdir iscsi/${now}/tpgt_1`,
+      `mkdir iscsi/${now}/tpgt_1/np/10.0.0.1:3260`,
+      `write iscsi/${old}/tpgt_1/enable 0`,
+      `rmdir iscsi/${old}/tpgt_1/np/10.0.0.1:3260`,
+      `rmdir iscsi/${old}/tpgt_1`,
+      `rmdir iscsi/${old}`,
+    ]);
   });
 
   it('of others are never touched', async () => {
@@ -295,7 +325,7 @@ describe('targets', () => {
       configfsRoot: lio.root,
       iqnPrefix: 'iqn.2026-01.org.example',
       portals: [],
-      owner: 'cinder_volumes',
+      vgName: 'cinder_volumes',
     });
     expect(await other.list()).to.deep.equal([
       {
