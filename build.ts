@@ -6,7 +6,7 @@ import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { build, type Plugin } from 'esbuild';
-import { renderOptionsAsMarkdown } from './src/config-docs.ts';
+import { renderOptionsAsMarkdown } from './src/config/docs.ts';
 import { renderMetricsAsMarkdown } from './src/observability/metric-table.ts';
 
 const ROOT = import.meta.dirname;

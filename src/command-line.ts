@@ -8,8 +8,8 @@ import {
   type OptionSpec,
   type Section,
   variableName,
-} from './config-options.ts';
-import type { Role } from './config-types.ts';
+} from './config/options.ts';
+import type { Role } from './config/types.ts';
 
 export type Flags = Readonly<Record<string, unknown>>;
 

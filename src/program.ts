@@ -1,8 +1,8 @@
 /** What the program does once it knows that it is not the file helper: the frame around the roles. */
 import { readFileSync } from 'node:fs';
 import { CommandLineExit, type Flags, runCommandLine, type ScrubFlags } from './command-line.ts';
-import { ConfigError, loadConfig } from './config.ts';
-import type { Config, Role } from './config-types.ts';
+import { ConfigError, loadConfig } from './config/config.ts';
+import type { Config, Role } from './config/types.ts';
 import { endAtOnce, exitOnUnexpected, LifeCycle, stopOnSignals } from './life-cycle.ts';
 import { startHttpServer } from './observability/http.ts';
 import { createLogger } from './observability/log.ts';

@@ -1,5 +1,5 @@
 /** What every operation of the node plugin works with. */
-import type { CommonConfig, NodeConfig } from '../config-types.ts';
+import type { CommonConfig, NodeConfig } from '../config/types.ts';
 import { BlockDevices } from '../filesystem/block-device.ts';
 import { followHostPath, resolveHostPath } from '../filesystem/host-path.ts';
 import { Mounts } from '../filesystem/mount.ts';

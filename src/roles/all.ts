@@ -1,5 +1,5 @@
 /** Both roles in one process, behind one socket. */
-import type { Config } from '../config-types.ts';
+import type { Config } from '../config/types.ts';
 import { startBackend } from './controller-backend.ts';
 import { checkNodeId, nodePlugin } from './node-plugin.ts';
 import type { RoleDependencies, RunningRole } from './role.ts';

@@ -1,7 +1,7 @@
 /** The controller's life: the VG's lock, the first comparison, background work. */
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { CommonConfig, ControllerConfig } from '../config-types.ts';
+import type { CommonConfig, ControllerConfig } from '../config/types.ts';
 import { DriverError } from '../errors.ts';
 import { prepareShutdown } from '../iscsi/target/shutdown-unit.ts';
 import { Wiper } from '../lvm/wiper.ts';

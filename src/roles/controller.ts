@@ -1,5 +1,5 @@
 /** The controller role: CSI Identity and Controller over one volume group. */
-import type { Config } from '../config-types.ts';
+import type { Config } from '../config/types.ts';
 import { startBackend } from './controller-backend.ts';
 import type { RoleDependencies, RunningRole } from './role.ts';
 import { serve } from './serve.ts';

@@ -1,6 +1,6 @@
 /** The node plugin over the host's open-iscsi. */
-import { ConfigError } from '../config.ts';
-import type { CommonConfig, NodeConfig } from '../config-types.ts';
+import { ConfigError } from '../config/config.ts';
+import type { CommonConfig, NodeConfig } from '../config/types.ts';
 import { DriverError } from '../errors.ts';
 import { readInitiatorName } from '../iscsi/initiator/initiator-name.ts';
 import { OpenIscsi } from '../iscsi/initiator/open-iscsi.ts';

@@ -1,5 +1,5 @@
 /** The node role: CSI Identity and Node. */
-import type { Config } from '../config-types.ts';
+import type { Config } from '../config/types.ts';
 import { checkNodeId, nodePlugin } from './node-plugin.ts';
 import type { RoleDependencies, RunningRole } from './role.ts';
 import { serve } from './serve.ts';

@@ -1,6 +1,6 @@
 /** `lvm-iscsi-csi scrub`: zeroes the free extents of the volume group once and records it in a VG tag (why: src/lvm/scrub.ts). */
 import type { ScrubFlags } from '../command-line.ts';
-import type { Config } from '../config-types.ts';
+import type { Config } from '../config/types.ts';
 import { scrub } from '../lvm/scrub.ts';
 import { LvmError } from '../lvm/types.ts';
 import { formatBytes } from '../volumes/sizes.ts';

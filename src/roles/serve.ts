@@ -1,5 +1,5 @@
 /** One socket for the services of a role, and its orderly end. */
-import type { CommonConfig } from '../config-types.ts';
+import type { CommonConfig } from '../config/types.ts';
 import { startCsiServer } from '../csi/server.ts';
 import { csiServices } from '../csi/services.ts';
 import type { NodeOperations } from '../node/operations.ts';

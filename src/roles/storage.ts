@@ -1,5 +1,5 @@
 /** The storage host's adapters, put together: what the controller role and the maintenance commands work on. */
-import type { CommonConfig, ControllerConfig } from '../config-types.ts';
+import type { CommonConfig, ControllerConfig } from '../config/types.ts';
 import { DriverError } from '../errors.ts';
 import { FileSystemError } from '../filesystem/errors.ts';
 import { FileSystemMaker } from '../filesystem/make.ts';

@@ -1,5 +1,5 @@
 /** What the LVM backend is built from: adapters, and the few things that it needs of the rest of the driver. */
-import type { ControllerConfig } from '../config-types.ts';
+import type { ControllerConfig } from '../config/types.ts';
 import type { Gates } from '../gate/types.ts';
 import type { Targets } from '../iscsi/target/types.ts';
 import type { GrowthRange } from '../lvm/awaited-zeroing.ts';

@@ -1,9 +1,9 @@
 import { hostname } from 'node:os';
 import { expect } from 'chai';
-import { ConfigError, loadConfig } from '../../../src/config.ts';
-import { OPTION_KEYS, OPTIONS, type OptionSpec, variableName } from '../../../src/config-options.ts';
-import { KUBERNETES_SERVICE_VARIABLE } from '../../../src/config-sources.ts';
-import type { Config, Role } from '../../../src/config-types.ts';
+import { ConfigError, loadConfig } from '../../../src/config/config.ts';
+import { OPTION_KEYS, OPTIONS, type OptionSpec, variableName } from '../../../src/config/options.ts';
+import { KUBERNETES_SERVICE_VARIABLE } from '../../../src/config/sources.ts';
+import type { Config, Role } from '../../../src/config/types.ts';
 
 interface Given {
   readonly flags?: Record<string, unknown>;

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { expect } from 'chai';
 import { bundle, GENERATED_DOCS, withGenerated } from '../../../build.ts';
 import { runCommandLine } from '../../../src/command-line.ts';
-import { flagName, OPTION_KEYS } from '../../../src/config-options.ts';
+import { flagName, OPTION_KEYS } from '../../../src/config/options.ts';
 import { version } from '../../../src/version.ts';
 import { removeFolder, temporaryFolder } from '../system/support.ts';
 

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { ConfigError, loadConfig } from '../../../src/config.ts';
+import { ConfigError, loadConfig } from '../../../src/config/config.ts';
 import { checkNodeId } from '../../../src/roles/node-plugin.ts';
 import { BlockingFiles } from '../../../src/system/blocking-files.ts';
 import { MAX_NODE_ID_BYTES } from '../../../src/volumes/node-id.ts';

@@ -2,7 +2,7 @@
  * A FAKE storage host, in memory: VG, gates, targets. It exists for what a real one can't be made to do in a unit test:
  * die between any two calls of an adapter. What LVM, device-mapper and LIO really do is shown in test/integration.
  */
-import type { ControllerConfig } from '../../../src/config-types.ts';
+import type { ControllerConfig } from '../../../src/config/types.ts';
 import { GateError } from '../../../src/gate/errors.ts';
 import type { Gate, Gates } from '../../../src/gate/types.ts';
 import type { TargetSpec, TargetState, Targets } from '../../../src/iscsi/target/types.ts';

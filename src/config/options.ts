@@ -3,8 +3,8 @@
  * YAML file (`volumeGroup`), `--help` and docs/configuration.md all come from this table.
  */
 import { hostname } from 'node:os';
-import type { ValueKind } from './config-values.ts';
-import * as values from './config-values.ts';
+import type { ValueKind } from './values.ts';
+import * as values from './values.ts';
 
 export type Section = 'common' | 'controller' | 'node';
 

@@ -8,8 +8,8 @@ import {
   type OptionKey,
   type OptionSpec,
   variableName,
-} from './config-options.ts';
-import { suggest } from './config-suggest.ts';
+} from './options.ts';
+import { suggest } from './suggest.ts';
 
 export interface GivenValue {
   readonly text: string;

@@ -8,9 +8,9 @@ import {
   type OptionSpec,
   type OptionValues,
   variableName,
-} from './config-options.ts';
-import { fromEnvironment, fromFile, fromFlags, type Given, type Source } from './config-sources.ts';
-import type { CommonConfig, Config, ControllerConfig, NodeConfig, Role } from './config-types.ts';
+} from './options.ts';
+import { fromEnvironment, fromFile, fromFlags, type Given, type Source } from './sources.ts';
+import type { CommonConfig, Config, ControllerConfig, NodeConfig, Role } from './types.ts';
 
 export interface ConfigInput {
   readonly role: Role;

@@ -1,13 +1,5 @@
 /** The option table as Markdown, for docs/configuration.md (`node build.ts --docs` writes it, a unit test compares). */
-import {
-  defaultText,
-  flagName,
-  OPTION_KEYS,
-  OPTIONS,
-  type OptionSpec,
-  type Section,
-  variableName,
-} from './config-options.ts';
+import { defaultText, flagName, OPTION_KEYS, OPTIONS, type OptionSpec, type Section, variableName } from './options.ts';
 
 const HEADINGS: Readonly<Record<Section, string>> = {
   common: 'Both roles',
