@@ -400,7 +400,7 @@ describe('gates and targets', function () {
       const report = await writer.stop();
       expect(report.error).to.equal(null);
       console.log(`      the writer waited ${report.longestPauseS.toFixed(2)} s`);
-      expect(report.longestPauseS).to.be.lessThan(12);
+      expect(report.longestPauseS).to.be.lessThan(10);
       await host.storage.exec(`dmsetup suspend ${volume.gatePath}`);
       const [resumed] = await host.ok(['gates.resumeAll']);
       expect(resumed?.value).to.deep.equal([volume.volumeId]);
