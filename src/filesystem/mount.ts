@@ -44,7 +44,8 @@ export class Mounts {
     await this.#run(
       'mount',
       ['-t', spec.fsType, ...options, '--', spec.devicePath, spec.mountPoint],
-      () => `${spec.devicePath} could not be mounted as ${spec.fsType} at ${spec.mountPoint}`,
+      () =>
+        `${spec.devicePath} could not be mounted as ${spec.fsType} at ${spec.mountPoint} with options ${spec.options.join(',') || '(none)'}`,
     );
   }
 
@@ -115,7 +116,7 @@ function mountFailure(error: CommandError, problem: string): FileSystemError {
   if (/wrong fs type|bad option|unknown filesystem|structure needs cleaning/.test(words)) {
     return new FileSystemError(
       'other',
-      `${problem}: the kernel refuses it (damage, a mount option it does not know, or a file system newer than this host's kernel; its own words are in the node plugin's log and in dmesg)`,
+      `${problem}: the kernel refuses it (a mount option it does not know, damage, or a file system newer than this host's kernel; dmesg has its own words)`,
       { cause: error },
     );
   }
