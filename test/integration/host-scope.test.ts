@@ -4,9 +4,9 @@
  */
 import path from 'node:path';
 import { expect } from 'chai';
-import { build } from 'esbuild';
 import { Lab } from '../lab/lab.ts';
 import type { Machine } from '../lab/machine.ts';
+import { installBundle } from './support/install-bundle.ts';
 
 const PROBE = '/root/probe.mjs';
 /** A privileged pod with hostPID: all namespaces but the PID namespace are its own, the cgroup namespace included. */
@@ -31,15 +31,7 @@ describe('the scope of mutating commands', function () {
   before(async () => {
     lab = await Lab.start({ nodes: 0 });
     host = lab.storage;
-    const { outputFiles } = await build({
-      entryPoints: [path.join(import.meta.dirname, '../fixtures/system/scope-probe.ts')],
-      bundle: true,
-      write: false,
-      platform: 'node',
-      format: 'esm',
-      banner: { js: "import { createRequire } from 'node:module';\nconst require = createRequire(import.meta.url);" },
-    });
-    await host.writeFile(PROBE, outputFiles[0]?.text ?? '');
+    await installBundle(host, path.join(import.meta.dirname, '../fixtures/system/scope-probe.ts'), PROBE);
   });
   after(() => lab?.stop());
   beforeEach(() => host.exec('rm -rf /run/t; mkdir /run/t'));

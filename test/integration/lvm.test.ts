@@ -2,11 +2,9 @@
  * The LVM adapter on a real kernel and a real LVM: the scenarios of lvm/ run in the storage host, each on a VG of its
  * own over two disks. What they print (times, figures) is shown.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { build } from 'esbuild';
 import { Lab } from '../lab/lab.ts';
+import { installBundle } from './support/install-bundle.ts';
 
 const GUEST = '/opt/lvm-adapter-test/guest.mjs';
 const SCENARIOS: Readonly<Record<string, string>> = {
@@ -33,36 +31,17 @@ describe('LVM adapter', function () {
   let lab: Lab | undefined;
 
   before(async () => {
-    const folder = mkdtempSync(path.join(tmpdir(), 'lvm-guest-'));
-    try {
-      const outfile = path.join(folder, 'guest.mjs');
-      await build({
-        entryPoints: [path.join(import.meta.dirname, 'lvm/guest.ts')],
-        outfile,
-        bundle: true,
-        platform: 'node',
-        target: 'node24',
-        format: 'esm',
-        logLevel: 'warning',
-        banner: {
-          js: "import { createRequire as __createRequire } from 'node:module';\nconst require = __createRequire(import.meta.url);",
-        },
-      });
-      const gib = 2 ** 30;
-      lab = await Lab.start({
-        nodes: 0,
-        storage: {
-          disks: [
-            { name: 'first', sizeBytes: 2 * gib },
-            { name: 'second', sizeBytes: 2 * gib },
-          ],
-        },
-      });
-      await lab.storage.exec(`mkdir -p ${path.dirname(GUEST)}`);
-      await lab.storage.copyTo(outfile, GUEST);
-    } finally {
-      rmSync(folder, { recursive: true });
-    }
+    const gib = 2 ** 30;
+    lab = await Lab.start({
+      nodes: 0,
+      storage: {
+        disks: [
+          { name: 'first', sizeBytes: 2 * gib },
+          { name: 'second', sizeBytes: 2 * gib },
+        ],
+      },
+    });
+    await installBundle(lab.storage, path.join(import.meta.dirname, 'lvm/guest.ts'), GUEST);
   });
 
   after(() => lab?.stop());

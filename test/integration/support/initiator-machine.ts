@@ -1,11 +1,9 @@
 /** The initiator adapter on a machine of the lab, called from a test through the agent. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { build } from 'esbuild';
 import type { Initiator } from '../../../src/iscsi/initiator/types.ts';
 import type { Machine } from '../../lab/machine.ts';
 import type { AgentAnswer, AgentCall, AgentRequest } from './initiator-agent.ts';
+import { installBundle } from './install-bundle.ts';
 
 const AGENT = '/opt/initiator-agent/agent.mjs';
 
@@ -20,24 +18,7 @@ export class InitiatorMachine {
 
   /** Bundles the sources as they are and puts them on the machine. */
   async install(): Promise<void> {
-    const folder = await mkdtemp(path.join(tmpdir(), 'initiator-agent-'));
-    try {
-      const bundle = path.join(folder, 'agent.mjs');
-      await build({
-        entryPoints: [path.join(import.meta.dirname, 'initiator-agent.ts')],
-        bundle: true,
-        platform: 'node',
-        format: 'esm',
-        target: 'node24',
-        outfile: bundle,
-        // CommonJS dependencies (pino) call require.
-        banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
-        logLevel: 'warning',
-      });
-      await this.machine.copyTo(bundle, AGENT);
-    } finally {
-      await rm(folder, { recursive: true, force: true });
-    }
+    await installBundle(this.machine, path.join(import.meta.dirname, 'initiator-agent.ts'), AGENT);
   }
 
   async request(request: AgentRequest, timeoutMs = 480_000): Promise<AgentAnswer[]> {

@@ -1,13 +1,11 @@
 /** The node plugin's work on a machine of the lab, called from a test through the agent. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { build } from 'esbuild';
 import type { VolumeStats } from '../../../src/node/operations.ts';
 import type { AccessMode, VolumeContent } from '../../../src/volumes/model.ts';
 import type { PublishContext } from '../../../src/volumes/publish-context.ts';
 import type { Machine } from '../../lab/machine.ts';
 import { type HandMadeTarget, WITNESS_IQN } from './hand-made-targets.ts';
+import { installBundle } from './install-bundle.ts';
 import type { NodeAgentAnswer, NodeAgentRequest, NodeCall } from './node-agent.ts';
 
 const AGENT = '/opt/node-agent/agent.mjs';
@@ -23,25 +21,8 @@ export class NodeMachine {
 
   /** Bundles the sources as they are and puts them on the machine. */
   async install(): Promise<void> {
-    const folder = await mkdtemp(path.join(tmpdir(), 'node-agent-'));
-    try {
-      const bundle = path.join(folder, 'agent.mjs');
-      await build({
-        entryPoints: [path.join(import.meta.dirname, 'node-agent.ts')],
-        bundle: true,
-        platform: 'node',
-        format: 'esm',
-        target: 'node24',
-        outfile: bundle,
-        // CommonJS dependencies (pino) call require.
-        banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
-        logLevel: 'warning',
-      });
-      await this.machine.copyTo(bundle, AGENT);
-      await this.machine.exec(`mkdir -p ${FOLDER}`);
-    } finally {
-      await rm(folder, { recursive: true, force: true });
-    }
+    await installBundle(this.machine, path.join(import.meta.dirname, 'node-agent.ts'), AGENT);
+    await this.machine.exec(`mkdir -p ${FOLDER}`);
   }
 
   async request(calls: readonly NodeCall[]): Promise<NodeAgentAnswer[]> {

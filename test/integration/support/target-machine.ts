@@ -1,11 +1,9 @@
 /** The lab's storage host as the gate and target adapters see it, and what the tests look at there. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { build } from 'esbuild';
 import type { AclAuth, AclSpec, TargetSpec } from '../../../src/iscsi/target/types.ts';
 import type { Lab } from '../../lab/lab.ts';
 import type { Machine } from '../../lab/machine.ts';
+import { installBundle } from './install-bundle.ts';
 import type { AgentAnswer, AgentCall, AgentRequest } from './target-agent.ts';
 
 export const IQN_PREFIX = 'iqn.2010-10.org.openstack';
@@ -28,25 +26,7 @@ export class TargetMachine {
   }
 
   static async prepare(lab: Lab): Promise<TargetMachine> {
-    const folder = await mkdtemp(join(tmpdir(), 'target-agent-'));
-    try {
-      const outfile = join(folder, 'agent.mjs');
-      await build({
-        entryPoints: [join(import.meta.dirname, 'target-agent.ts')],
-        outfile,
-        bundle: true,
-        platform: 'node',
-        target: 'node24',
-        format: 'esm',
-        banner: {
-          js: "import { createRequire as r } from 'node:module';\nconst require = r(import.meta.url);",
-        },
-        logLevel: 'warning',
-      });
-      await lab.storage.copyTo(outfile, AGENT);
-    } finally {
-      await rm(folder, { recursive: true });
-    }
+    await installBundle(lab.storage, join(import.meta.dirname, 'target-agent.ts'), AGENT);
     await lab.createVolumeGroup(VG, '--metadatasize 64m');
     return new TargetMachine(lab.storage);
   }

@@ -105,7 +105,9 @@ describe('file systems mounted for real, on loop devices in a mount namespace of
     const spec = { devicePath: loop.path, fsType: 'ext4', mountPoint: at('a'), options: [] };
     expect((await failure(mounts.mountDevice(spec))).kind).to.be.oneOf(['other', 'io']);
     run('mkfs.ext4', '-q', '-F', loop.path);
-    expect((await failure(mounts.mountDevice({ ...spec, options: ['nonsense'] }))).message).to.match(/options nonsense: the kernel refuses/);
+    expect((await failure(mounts.mountDevice({ ...spec, options: ['nonsense'] }))).message).to.match(
+      /options nonsense: the kernel refuses/,
+    );
     loops.detach(loop);
   });
 

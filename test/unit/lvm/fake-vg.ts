@@ -2,6 +2,7 @@
 import type { ExtentRange } from '../../../src/lvm/extents.ts';
 import type { LogicalVolume, Lvm, LvmError, TagChange, VgReport } from '../../../src/lvm/types.ts';
 import { CommandError, type CommandRequest, type CommandResult, type Commands } from '../../../src/system/commands.ts';
+import { sampleLv } from './sample-lv.ts';
 
 export const MIB = 1024 ** 2;
 export const GIB = 1024 ** 3;
@@ -43,24 +44,14 @@ export class FakeVg implements Lvm {
 
   add(name: string, sizeBytes: number, tags: readonly string[], more: Partial<LogicalVolume> = {}): LogicalVolume {
     this.#lastUuid += 1;
-    const lv: LogicalVolume = {
+    const lv = sampleLv({
       name,
       uuid: `uuid-${this.#lastUuid}`,
-      path: `/dev/vg/${name}`,
       sizeBytes,
       tags,
-      createdAt: 0,
-      active: true,
-      open: false,
-      suspended: false,
-      segmentType: 'linear',
-      poolName: undefined,
-      originName: undefined,
       extents: [this.#place(sizeBytes)],
-      dataPercent: undefined,
-      metadataPercent: undefined,
       ...more,
-    };
+    });
     this.lvs.push(lv);
     return lv;
   }

@@ -1,10 +1,8 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { setStepHook } from '../../../src/system/step.ts';
-import { skip } from '../../support/skip.ts';
 import { commandError } from '../filesystem/support/direct-commands.ts';
-import { noLoopsReason } from '../filesystem/support/loop-devices.ts';
-import { type BenchVolume, failure, NodeBench } from './support/node-bench.ts';
+import { type BenchVolume, failure, type NodeBench, useNodeBench } from './support/node-bench.ts';
 
 /** Records the steps that an action passes, as "before:…" and "after:…". */
 async function stepsOf(action: () => Promise<void>): Promise<string[]> {
@@ -18,15 +16,10 @@ async function stepsOf(action: () => Promise<void>): Promise<string[]> {
 }
 
 describe('crashes and earlier lives: real mounts on loop devices, FAKE initiator', () => {
+  const suite = useNodeBench();
   let bench: NodeBench;
-
-  before(async function () {
-    const reason = noLoopsReason();
-    if (reason !== undefined) skip(this, reason);
-    bench = await NodeBench.create();
-  });
-  after(async () => {
-    await bench?.close();
+  before(() => {
+    bench = suite.bench;
   });
   afterEach(() => {
     bench?.restart();

@@ -1,19 +1,14 @@
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { skip } from '../../support/skip.ts';
-import { canGrowExt4, noLoopsReason, run } from '../filesystem/support/loop-devices.ts';
-import { failure, MIB, NodeBench } from './support/node-bench.ts';
+import { canGrowExt4, run } from '../filesystem/support/loop-devices.ts';
+import { failure, MIB, type NodeBench, useNodeBench } from './support/node-bench.ts';
 
 describe('publish, unpublish, statistics, expansion: real mounts on loop devices, FAKE initiator', () => {
+  const suite = useNodeBench();
   let bench: NodeBench;
-
-  before(async function () {
-    const reason = noLoopsReason();
-    if (reason !== undefined) skip(this, reason);
-    bench = await NodeBench.create();
-  });
-  after(async () => {
-    await bench?.close();
+  before(() => {
+    bench = suite.bench;
   });
 
   it('mount: the data is seen at the target, the flags of the staging mount hold, twice is once', async () => {

@@ -3,20 +3,15 @@ import { expect } from 'chai';
 import { IscsiError } from '../../../src/iscsi/initiator/errors.ts';
 import { skip } from '../../support/skip.ts';
 import { hasProgram } from '../filesystem/support/direct-commands.ts';
-import { MountNamespace, noLoopsReason, run } from '../filesystem/support/loop-devices.ts';
+import { MountNamespace, run } from '../filesystem/support/loop-devices.ts';
 import { REFUSED } from './support/fake-initiator.ts';
-import { type BenchVolume, failure, MIB, NodeBench, PORTAL } from './support/node-bench.ts';
+import { type BenchVolume, failure, MIB, type NodeBench, PORTAL, useNodeBench } from './support/node-bench.ts';
 
 describe('stage and unstage: real mounts on loop devices, FAKE initiator', () => {
+  const suite = useNodeBench();
   let bench: NodeBench;
-
-  before(async function () {
-    const reason = noLoopsReason();
-    if (reason !== undefined) skip(this, reason);
-    bench = await NodeBench.create();
-  });
-  after(async () => {
-    await bench?.close();
+  before(() => {
+    bench = suite.bench;
   });
   beforeEach(() => {
     const { initiator } = bench;

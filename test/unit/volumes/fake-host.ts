@@ -10,6 +10,7 @@ import { type LogicalVolume, type Lvm, LvmError, type TagChange, type VgReport }
 import type { ChapKeys } from '../../../src/volumes/chap.ts';
 import type { BackendDependencies } from '../../../src/volumes/dependencies.ts';
 import { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
+import { sampleLv } from '../lvm/sample-lv.ts';
 
 export const EXTENT = 4 * 1024 ** 2;
 export const VG_UUID = 'vg-UUID';
@@ -119,23 +120,17 @@ export class FakeHost {
           exported: this.exported,
         },
         lvs: (this.exported ? [] : [...this.lvs.values()]).map(
-          (lv): LogicalVolume => ({
-            name: lv.name,
-            uuid: lv.name,
-            path: `/dev/cinder-volumes/${lv.name}`,
-            sizeBytes: lv.sizeBytes,
-            tags: [...lv.tags],
-            createdAt: lv.createdAt,
-            active: lv.active,
-            open: this.gates.has(lv.name),
-            suspended: false,
-            segmentType: 'linear',
-            poolName: undefined,
-            originName: undefined,
-            extents: [],
-            dataPercent: undefined,
-            metadataPercent: undefined,
-          }),
+          (lv): LogicalVolume =>
+            sampleLv({
+              name: lv.name,
+              uuid: lv.name,
+              path: `/dev/cinder-volumes/${lv.name}`,
+              sizeBytes: lv.sizeBytes,
+              tags: [...lv.tags],
+              createdAt: lv.createdAt,
+              active: lv.active,
+              open: this.gates.has(lv.name),
+            }),
         ),
       };
     },

@@ -18,6 +18,7 @@ import {
 } from '../../../src/volumes/publish-context.ts';
 import { newSizeBytes } from '../../../src/volumes/sizes.ts';
 import { attachmentTag, identityTags, MADE_TAG, readLv, WIPE_TAG } from '../../../src/volumes/tags.ts';
+import { sampleLv } from '../lvm/sample-lv.ts';
 
 const LV_TAG = /^[A-Za-z0-9_+.\-/=!:#&]+$/;
 const ID = 'volume-01234567-89ab-5def-8123-456789abcdef';
@@ -30,25 +31,7 @@ const NASTY = [
   '#a#b=c:d',
 ];
 
-function lv(tags: readonly string[], name = ID): LogicalVolume {
-  return {
-    name,
-    uuid: 'u',
-    path: `/dev/vg/${name}`,
-    sizeBytes: 4096,
-    tags,
-    createdAt: 0,
-    active: true,
-    open: false,
-    suspended: false,
-    segmentType: 'linear',
-    poolName: undefined,
-    originName: undefined,
-    extents: [],
-    dataPercent: undefined,
-    metadataPercent: undefined,
-  };
-}
+const lv = (tags: readonly string[], name = ID): LogicalVolume => sampleLv({ name, tags });
 
 function codeOf(action: () => unknown): string {
   try {

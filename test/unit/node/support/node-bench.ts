@@ -10,12 +10,32 @@ import { BlockingFiles } from '../../../../src/system/blocking-files.ts';
 import { setStepHook } from '../../../../src/system/step.ts';
 import type { AccessMode, VolumeCapability, VolumeContent } from '../../../../src/volumes/model.ts';
 import type { PublishContext } from '../../../../src/volumes/publish-context.ts';
+import { skip } from '../../../support/skip.ts';
 import type { DirectCommands } from '../../filesystem/support/direct-commands.ts';
-import { type LoopDevice, Loops, MountNamespace, run } from '../../filesystem/support/loop-devices.ts';
+import { type LoopDevice, Loops, MountNamespace, noLoopsReason, run } from '../../filesystem/support/loop-devices.ts';
 import { FakeInitiator, type MutableSession } from './fake-initiator.ts';
 
 export const MIB = 1024 * 1024;
 export const PORTAL = '10.0.0.1:3260';
+
+/** Made before the tests of the enclosing `describe`, which are skipped where there are no loop devices; there inside tests. */
+export function useNodeBench(): { readonly bench: NodeBench } {
+  let bench: NodeBench | undefined;
+  before(async function () {
+    const reason = noLoopsReason();
+    if (reason !== undefined) skip(this, reason);
+    bench = await NodeBench.create();
+  });
+  after(async () => {
+    await bench?.close();
+  });
+  return {
+    get bench(): NodeBench {
+      if (bench === undefined) throw new Error('the bench is there only inside tests');
+      return bench;
+    },
+  };
+}
 
 export class NodeBench {
   readonly files = new BlockingFiles();
