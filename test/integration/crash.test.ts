@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { expect } from 'chai';
 import { codeOf } from './support/csi-client.ts';
 import type { Deployment } from './support/deployment.ts';
@@ -16,16 +17,41 @@ async function expectNothingSuspended(deployment: Deployment): Promise<void> {
 
 type Call = readonly [what: string, call: () => Promise<unknown>];
 
-/** Points to die at, "after:NAME#N" for the N-th time: of a step that is passed more than twice the first and the last time. */
-function pointsOf(stepLog: readonly string[]): string[] {
-  const names = stepLog.filter((point) => point.startsWith('after:'));
-  const count = (name: string) => names.filter((other) => other === name).length;
-  return [...new Set(names)].flatMap((name) => [...new Set([1, count(name)])].map((time) => `${name}#${time}`));
+/** A step that a life passes, and where: the process is to die after it. */
+interface Point {
+  readonly name: string;
+  /** Index of the call in which it is passed; of what the background does after the last answer, the number of calls. */
+  readonly call: number;
+  /** For the how manieth time in that life. */
+  readonly time: number;
+}
+
+/** Lives once and notes each step's name. A step that is passed more than once counts the first and the last time. */
+async function pointsOf(unit: DriverUnit, life: readonly Call[], settle: () => Promise<void>): Promise<Point[]> {
+  const passed: Point[] = [];
+  const times = new Map<string, number>();
+  const note = async (call: number) => {
+    for (const line of await unit.takeSteps()) {
+      if (!line.startsWith('after:')) continue;
+      const name = line.slice('after:'.length);
+      const time = (times.get(name) ?? 0) + 1;
+      times.set(name, time);
+      passed.push({ name, call, time });
+    }
+  };
+  await unit.takeSteps();
+  for (const [index, [, call]] of life.entries()) {
+    await call();
+    await note(index);
+  }
+  await settle();
+  await note(life.length);
+  return passed.filter(({ name, time }) => time === 1 || time === times.get(name));
 }
 
 /** One life in which the process dies at that point; each call that fails is repeated after a restart until it is done. */
-async function liveAndDie(unit: DriverUnit, point: string, life: readonly Call[]): Promise<void> {
-  await unit.crashAt(point);
+async function liveAndDie(unit: DriverUnit, { name, time }: Point, life: readonly Call[]): Promise<void> {
+  await unit.crashAt(`after:${name}#${time}`);
   let died = false;
   const comeBack = async () => {
     await unit.waitDead();
@@ -42,6 +68,48 @@ async function liveAndDie(unit: DriverUnit, point: string, life: readonly Call[]
   }
   // A step of the background worker ends the process after the last answer.
   if (!died) await comeBack();
+}
+
+/** Repeats the call until it is done, or its process is dead: false then. */
+async function doneAlive(unit: DriverUnit, what: string, call: () => Promise<unknown>): Promise<boolean> {
+  for (let attempt = 1; ; attempt += 1) {
+    const code = await codeOf(call());
+    if (code === 'OK') return true;
+    if (!(await unit.isRunning())) break;
+    if (attempt === 20) throw new Error(`${what} fails with ${code} again and again, and nobody died for it`);
+    await delay(500);
+  }
+  await unit.waitDead();
+  return false;
+}
+
+/**
+ * One life in which the process dies after one step after the other: each retry of a call gets one step further.
+ * @returns the points at which it could not be made to die so, because a retry has no need of that step any more.
+ */
+async function liveAndDieOften(unit: DriverUnit, points: readonly Point[], life: readonly Call[]): Promise<Point[]> {
+  const missed = new Set(points);
+  for (const [index, [what, call]] of life.entries()) {
+    let done = false;
+    for (const point of points.filter((one) => one.call === index)) {
+      await unit.crashAt(`after:${point.name}`);
+      done = await doneAlive(unit, what, call);
+      if (done) break;
+      missed.delete(point);
+      await unit.resume();
+      await unit.start();
+    }
+    await unit.resume();
+    if (!done) await untilDone(call);
+  }
+  for (const point of points.filter((one) => one.call === life.length)) {
+    await unit.stop();
+    await unit.crashAt(`after:${point.name}`);
+    if (await unit.startAndDie()) missed.delete(point);
+    await unit.resume();
+    await unit.start();
+  }
+  return [...missed];
 }
 
 for (const pod of [false, true])
@@ -144,40 +212,46 @@ describe('a death after each step', () => {
     ];
   }
 
-  async function pointsOfLife(deployment: Deployment, unit: DriverUnit, life: readonly Call[]): Promise<string[]> {
-    await unit.takeSteps();
-    for (const [, call] of life) await call();
-    await nothingLeft(deployment);
-    return pointsOf(await unit.takeSteps());
+  /** All deaths of one kind of life. */
+  async function dieEverywhere(
+    unit: DriverUnit,
+    points: readonly Point[],
+    newLife: (name: string) => Call[],
+    settle: () => Promise<void>,
+  ): Promise<string> {
+    const firsts = points.filter(({ time }) => time === 1);
+    const missed = await liveAndDieOften(unit, firsts, newLife('crash-often'));
+    await settle();
+    const alone = points.filter((point) => point.time > 1 || missed.includes(point));
+    for (const [index, point] of alone.entries()) {
+      await liveAndDie(unit, point, newLife(`crash-alone-${index}`)).catch((error: unknown) => {
+        throw new Error(`${point.name}#${point.time}: ${String(error)}`, { cause: error });
+      });
+      await settle();
+    }
+    const names = (some: readonly Point[]) => some.map(({ name, time }) => (time === 1 ? name : `${name}#${time}`));
+    const often = firsts.filter((point) => !missed.includes(point));
+    return `${often.length} in one life: ${names(often).join(', ')}; ${alone.length} in a life each: ${names(alone).join(', ')}`;
   }
 
   it('of the controller: the retry converges, one volume, no leftovers', async function () {
     this.timeout(3_600_000);
     const { deployment } = suite;
     const { controller } = deployment;
-    const single = await pointsOfLife(deployment, controller, singleLife(deployment, 'crash-reference'));
-    expect(single.length).to.be.greaterThan(15);
-    const known = new Set(single.map((point) => point.split('#')[0]));
+    const settle = async () => {
+      await expectNothingSuspended(deployment);
+      await nothingLeft(deployment);
+    };
+    const single = (name: string) => singleLife(deployment, name);
+    const points = await pointsOf(controller, single('crash-reference'), settle);
+    expect(points.length).to.be.greaterThan(15);
+    console.log(`      ${await dieEverywhere(controller, points, single, settle)}`);
     // What is new in the life of a shared volume: one of two nodes is cut off.
-    const shared = (
-      await pointsOfLife(deployment, controller, sharedLife(deployment, 'crash-shared-reference'))
-    ).filter((point) => !known.has(point.split('#')[0]));
-    expect(shared.length).to.be.greaterThan(0);
-    for (const [lives, points] of [
-      [singleLife, single],
-      [sharedLife, shared],
-    ] as const) {
-      for (const [index, point] of points.entries()) {
-        await liveAndDie(controller, point, lives(deployment, `crash-${index}`)).catch((error: unknown) => {
-          throw new Error(`${point}: ${String(error)}`, { cause: error });
-        });
-        await expectNothingSuspended(deployment);
-        await nothingLeft(deployment);
-      }
-    }
-    console.log(
-      `      ${single.length + shared.length} deaths: ${[...single, ...shared].map((point) => point.slice(6)).join(', ')}`,
-    );
+    const shared = (name: string) => sharedLife(deployment, name);
+    const known = new Set(points.map(({ name }) => name));
+    const more = (await pointsOf(controller, shared('crash-shared'), settle)).filter(({ name }) => !known.has(name));
+    expect(more.length).to.be.greaterThan(0);
+    console.log(`      shared: ${await dieEverywhere(controller, more, shared, settle)}`);
   });
 
   it('of the node plugin: the retry converges, no leftovers', async function () {
@@ -185,7 +259,7 @@ describe('a death after each step', () => {
     const { deployment } = suite;
     const node = nodeOf(deployment, 0);
     const volume = await new TestVolume(deployment, { name: 'crash-node', sizeBytes: 32 * MIB }).create();
-    const life: Call[] = [
+    const life = (): Call[] => [
       ['ControllerPublishVolume', () => volume.attach(node)],
       ['NodeStageVolume', () => volume.stage(node)],
       ['NodePublishVolume', () => volume.publish(node)],
@@ -195,16 +269,10 @@ describe('a death after each step', () => {
       ['NodeUnstageVolume', () => volume.unstage(node)],
       ['ControllerUnpublishVolume', () => volume.detach(node)],
     ];
-    await node.takeSteps();
-    for (const [, call] of life) await call();
-    const points = pointsOf(await node.takeSteps());
+    const settle = async () => {};
+    const points = await pointsOf(node, life(), settle);
     expect(points.length).to.be.greaterThan(10);
-    for (const point of points) {
-      await liveAndDie(node, point, life).catch((error: unknown) => {
-        throw new Error(`${point}: ${String(error)}`, { cause: error });
-      });
-    }
+    console.log(`      ${await dieEverywhere(node, points, life, settle)}`);
     await volume.delete();
-    console.log(`      ${points.length} deaths: ${points.map((point) => point.slice(6)).join(', ')}`);
   });
 });

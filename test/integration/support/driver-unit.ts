@@ -133,6 +133,15 @@ ${pod ? podLines.join('\n') : ''}
     await this.machine.exec(`systemctl reset-failed ${this.unit} 2>/dev/null || true`);
   }
 
+  /** Starts it and lets it work in the background; true when it has died within that time. */
+  async startAndDie(timeoutMs = 60_000): Promise<boolean> {
+    await this.machine.exec(`systemctl start ${this.unit}`);
+    return await this.waitDead(timeoutMs).then(
+      () => true,
+      () => false,
+    );
+  }
+
   async isRunning(): Promise<boolean> {
     return (await this.machine.exec(`systemctl is-active -q ${this.unit}`, { check: false })).exitCode === 0;
   }
