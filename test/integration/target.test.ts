@@ -186,9 +186,16 @@ describe('gates and targets', function () {
     it('says what is wrong with a portal, a device, a stranger', async () => {
       const volume = await newVolume();
       await host.ok(volume.gate());
-      const [bad] = await host.run([volume.ensure([acl(one.machine)])], { portals: ['192.0.2.1:3260'] });
+      const [problems] = await host.run([['targets.problems']], { portals: ['192.0.2.1:3260', host.portal] });
+      expect(problems?.value).to.have.length(1);
+      expect(String(problems?.value)).to.contain('192.0.2.1:3260').and.to.contain(host.storage.address);
+      const taken = `${host.storage.address}:3999`;
+      const other = await host.storage.spawn('exec python3 -m http.server 3999');
+      await host.storage.waitFor('ss -ltn | grep -q :3999', 30_000);
+      const [bad] = await host.run([volume.ensure([acl(one.machine)])], { portals: [taken] });
+      await other.kill();
       expect(bad?.error).to.include({ name: 'TargetError', reason: 'portal' });
-      expect(bad?.error?.message).to.match(/192\.0\.2\.1:3260: this host does not have the address/);
+      expect(bad?.error?.message).to.contain(`${taken}: another program listens there`);
       const [missing, foreign] = await host.run([
         volume.ensure([acl(one.machine)], { devicePath: '/dev/mapper/gate-nothing' }),
         ['targets.remove', volume.volumeId, 'iqn.2003-01.org.other:x', { timeoutMs: 1000 }],
@@ -209,7 +216,7 @@ describe('gates and targets', function () {
       const device = await one.login(volume);
       expect(
         (await one.machine.exec(`tail -c +5 /sys/class/block/${device.slice(5)}/device/vpd_pg80`)).stdout,
-      ).to.equal('f'.repeat(32));
+      ).to.equal(`${'f'.repeat(32)}\0`);
     });
 
     it('leaves what is not ours alone', async () => {

@@ -10,8 +10,10 @@ class CountingReporter extends Mocha.reporters.Spec {
     runner.on('pass', () => {
       counts.passed += 1;
     });
-    runner.on('fail', () => {
+    runner.on('fail', (_, error) => {
       counts.failed += 1;
+      // Now, and not only at the end: a run in the lab takes long.
+      console.log(`      ${(error.stack ?? String(error)).split('\n').slice(0, 12).join('\n      ')}`);
     });
     runner.on('pending', (test) => {
       if (test.skipReason === undefined) {

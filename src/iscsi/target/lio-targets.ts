@@ -13,7 +13,7 @@ import { readAcl, readTarget } from './inventory.ts';
 import { TargetLayout } from './layout.ts';
 import { listForeignTargets, listTargets } from './list.ts';
 import { portalGroupRemoval } from './portal-group.ts';
-import { Portals } from './portals.ts';
+import { Portals, portalProblems } from './portals.ts';
 import { checkSpec } from './spec-check.ts';
 import type { TargetSpec, TargetState, Targets } from './types.ts';
 import { disableWitness, enableWitness } from './witness.ts';
@@ -42,6 +42,7 @@ export class LioTargets implements Targets {
   readonly #files: Files;
   readonly #layout: TargetLayout;
   readonly #fabric: Fabric;
+  readonly #wantedPortals: readonly string[];
   readonly #portals: Portals;
   readonly #builder: TargetBuilder;
   readonly #vgName: string;
@@ -51,13 +52,14 @@ export class LioTargets implements Targets {
     this.#files = options.files;
     this.#layout = new TargetLayout(options.configfsRoot ?? '/sys/kernel/config', options.iqnPrefix);
     this.#fabric = new Fabric(options.files, options.commands, this.#layout);
+    this.#wantedPortals = options.portals;
     this.#portals = new Portals(options.portals);
     this.#vgName = options.vgName;
     this.#builder = new TargetBuilder(this.#layout, this.#portals);
   }
 
   async problems(): Promise<string[]> {
-    return await this.#fabric.problems();
+    return [...(await this.#fabric.problems()), ...portalProblems(this.#wantedPortals)];
   }
 
   async list(): Promise<TargetState[]> {

@@ -3,6 +3,8 @@
  * making and removing them race in LIO (a removal has hung for ever on Linux 5.4, targetcli-fb#178), so they are done
  * one at a time over all targets.
  */
+import { BlockList, isIPv6 } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { lockWithin } from '../../system/deadline.ts';
 import { KeyedMutex } from '../../system/keyed-mutex.ts';
 import { type ConfigFs, errorCode, type Mutation } from './configfs.ts';
@@ -63,6 +65,26 @@ export class Portals {
       () => fs.apply(mutations),
     );
   }
+}
+
+/**
+ * Portals whose address no interface of this host has. LIO does not say so: it binds with IP_FREEBIND (iscsit_setup_np),
+ * listens where nobody comes, and a misspelt address would show on the nodes only. Looked up each time: an address may
+ * come later.
+ */
+export function portalProblems(portals: readonly string[], interfaces = networkInterfaces()): string[] {
+  const own = new BlockList();
+  const addresses = Object.values(interfaces).flatMap((list) => list ?? []);
+  for (const { address, family } of addresses) own.addAddress(address, family === 'IPv6' ? 'ipv6' : 'ipv4');
+  return portals
+    .filter((portal) => {
+      const address = portal.slice(0, portal.lastIndexOf(':')).replace(/^\[(.*)\]$/, '$1');
+      return !own.check(address, isIPv6(address) ? 'ipv6' : 'ipv4');
+    })
+    .map((portal) => {
+      const others = addresses.filter(({ internal }) => !internal).map(({ address }) => address);
+      return `no interface of this host has the address of portal ${portal}: nodes cannot reach it there; this host has ${others.join(', ') || 'no address'} (a pod needs hostNetwork)`;
+    });
 }
 
 function portalRemoval(paths: TargetPaths, portals: readonly string[]): Mutation[] {

@@ -46,7 +46,7 @@ export interface TargetState {
 }
 
 export interface Targets {
-  /** Modules loaded, configfs mounted and writable: [] or what is wrong and what to do. */
+  /** Modules loaded, configfs mounted and writable, portals on addresses of this host: [] or what is wrong and what to do. */
   problems(): Promise<string[]>;
   /** Every target under our IQN prefix, and every backstore of ours (also those without a target), from configfs. */
   list(): Promise<TargetState[]>;

@@ -1,8 +1,10 @@
 /** Order, leftovers and refusals of the target adapter, on a fake of LIO's configfs tree. */
+import type { NetworkInterfaceInfo } from 'node:os';
 import { expect } from 'chai';
 import { TargetError, TargetTimeoutError } from '../../../../src/iscsi/target/errors.ts';
 import { TargetLayout } from '../../../../src/iscsi/target/layout.ts';
 import { LioTargets } from '../../../../src/iscsi/target/lio-targets.ts';
+import { portalProblems } from '../../../../src/iscsi/target/portals.ts';
 import type { AclSpec, TargetSpec } from '../../../../src/iscsi/target/types.ts';
 import type { Commands } from '../../../../src/system/commands.ts';
 import { FileTimeoutError } from '../../../../src/system/files.ts';
@@ -383,4 +385,21 @@ describe('targets', () => {
       expect(lio.changes).to.deep.equal([]);
     });
   }
+
+  it('are told when a portal is on an address that this host does not have, whichever way it is written', () => {
+    const address = (text: string, family: 'IPv4' | 'IPv6', internal = false) =>
+      ({ address: text, family, internal }) as NetworkInterfaceInfo;
+    const interfaces = {
+      lo: [address('127.0.0.1', 'IPv4', true)],
+      eth0: [address('10.0.0.1', 'IPv4'), address('2001:db8::a', 'IPv6'), address('fe80::1', 'IPv6')],
+    };
+    expect(portalProblems(['10.0.0.1:3260', '[2001:DB8:0:0::A]:3260', '127.0.0.1:3260'], interfaces)).to.deep.equal([]);
+    const [v4, v6, ...none] = portalProblems(['10.0.0.2:3260', '[2001:db8::b]:3260', '10.0.0.1:1'], interfaces);
+    expect(none).to.deep.equal([]);
+    expect(v4)
+      .to.match(/portal 10\.0\.0\.2:3260.*has 10\.0\.0\.1, 2001:db8::a/)
+      .and.not.contain('127.0.0.1');
+    expect(v6).to.contain('portal [2001:db8::b]:3260');
+    expect(portalProblems(['10.0.0.1:3260'], {})[0]).to.contain('no address');
+  });
 });
