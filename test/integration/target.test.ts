@@ -350,7 +350,7 @@ describe('gates and targets', function () {
         volume.gate(),
       ]);
       const reasons = answers.map(({ error }) => error?.reason);
-      expect(reasons).to.deep.equal(['in-use', 'in-use', 'in-use', undefined, 'in-use']);
+      expect(reasons).to.deep.equal(['in-use', 'in-use', 'in-use', undefined, 'severed']);
       await host.ok(['targets.remove', volume.volumeId, volume.targetIqn, { timeoutMs: 20_000 }], volume.gate());
       const [gates] = await host.ok(['gates.list']);
       expect(gates?.value).to.deep.include({
