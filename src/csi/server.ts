@@ -3,7 +3,7 @@ import { Server, ServerCredentials, type UntypedServiceImplementation } from '@g
 import { log } from '../system/context.ts';
 import { ActiveCalls, type CallOptions, type Handlers, wrapUnary } from './call.ts';
 import { type ServiceName, serviceDefinition } from './proto.ts';
-import { prepareSocketPath, socketPath } from './socket.ts';
+import { prepareSocketPath, restrictSocket, socketPath } from './socket.ts';
 
 export interface CsiServerOptions extends CallOptions {
   /** `unix:///path/csi.sock`. */
@@ -37,6 +37,7 @@ export async function startCsiServer(options: CsiServerOptions): Promise<CsiServ
   }
   await prepareSocketPath(path);
   await listen(server, `unix://${path}`, `cannot listen on ${path}`);
+  await restrictSocket(path);
   log().info({ endpoint: path, services: Object.keys(options.services) }, 'serving CSI');
   let tcpPort: number | undefined;
   if (options.tcpEndpoint !== undefined) {

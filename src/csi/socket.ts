@@ -1,5 +1,5 @@
 /** Where the server listens: endpoint syntax, and the socket file that a dead process left behind. */
-import { lstat, mkdir, unlink } from 'node:fs/promises';
+import { chmod, lstat, mkdir, unlink } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { dirname } from 'node:path';
 import { DriverError } from '../errors.ts';
@@ -63,6 +63,14 @@ export async function prepareSocketPath(path: string): Promise<void> {
     found: problem,
     action: 'stop the other process, or choose another endpoint',
   });
+}
+
+/**
+ * Who may call the plugin: its own user and the group of the socket. A sidecar that is not root connects as a member of
+ * that group, which is the one of the folder where that has the set-group-id bit (a pod's fsGroup on an emptyDir).
+ */
+export async function restrictSocket(path: string): Promise<void> {
+  await step('csi-socket-restrict', async () => await chmod(path, 0o660));
 }
 
 async function occupant(path: string): Promise<string> {

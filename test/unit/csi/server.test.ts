@@ -1,5 +1,5 @@
 /** What surrounds every call: a real gRPC round trip over a unix socket, with handlers of the test's own. */
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
 import { expect } from 'chai';
 import type { Handlers } from '../../../src/csi/call.ts';
@@ -23,6 +23,11 @@ describe('the CSI server', () => {
 
   const remove = async (volume_id = 'v1') => await harness.client.call('Controller', 'DeleteVolume', { volume_id });
   const lines = (msg: string) => harness.lines().filter((line) => line['msg'] === msg);
+
+  it('lets its user and the group of its socket connect, and nobody else', async () => {
+    await start();
+    expect((statSync(harness.socket).mode & 0o777).toString(8)).to.equal('660');
+  });
 
   it('logs one line when a call begins and one when it ends, tied to what happens between', async () => {
     await start();
