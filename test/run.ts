@@ -1,5 +1,6 @@
 /**
- * `npm test`: everything, in the order of what fails fastest: static checks, unit, integration in the lab, csi-sanity.
+ * `npm test`: everything, in the order of what fails fastest: static checks, unit, the Helm chart, integration in the lab,
+ * csi-sanity.
  * A failed stage does not stop the later ones. Ends with `N passed, N failed, N skipped`.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -30,6 +31,7 @@ const STAGES: readonly Stage[] = [
   { name: 'types', command: [bin('tsc')], kind: 'check' },
   { name: 'build', command: [process.execPath, 'build.ts'], kind: 'check' },
   { name: 'unit', command: [bin('mocha')], kind: 'counted' },
+  { name: 'chart', command: [bin('mocha'), '--config', '.mocharc.chart.json'], kind: 'counted' },
   { name: 'integration', command: [bin('mocha'), '--config', '.mocharc.integration.json'], kind: 'counted' },
   { name: 'sanity', command: [process.execPath, 'test/sanity/run.ts', '--combination', 'mount'], kind: 'counted' },
   {
