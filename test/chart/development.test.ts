@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect } from 'chai';
 import { execa } from 'execa';
-import { render } from './rendered.ts';
+import { render } from '../support/manifests.ts';
 
 describe('the development mode', () => {
   let command: readonly string[];

@@ -7,7 +7,7 @@ import { renderManifests } from '../../deploy/manifests.ts';
 import { MANIFESTS, README, readmeText, readValues, SCHEMA, schemaText } from '../../deploy/render.ts';
 import { OPTIONS, type OptionKey } from '../../src/config/options.ts';
 import { CHART } from '../support/helm.ts';
-import { parseManifests } from './rendered.ts';
+import { parseManifests } from '../support/manifests.ts';
 
 const HOW = 'run: npm run deploy:render';
 const read = (...parts: string[]) => readFileSync(path.join(...parts), 'utf8');

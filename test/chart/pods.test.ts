@@ -7,7 +7,7 @@ import { SET_BY_CHART } from '../../deploy/schema.ts';
 import { runCommandLine } from '../../src/command-line.ts';
 import { loadConfig } from '../../src/config/config.ts';
 import { flagName, OPTION_KEYS, OPTIONS } from '../../src/config/options.ts';
-import { type Container, type Rendered, render } from './rendered.ts';
+import { type Container, type Rendered, render } from '../support/manifests.ts';
 
 const ROLES = ['controller', 'node'] as const;
 

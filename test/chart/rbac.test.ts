@@ -1,6 +1,6 @@
 /** Who may do what: no verb that a sidecar does not use, and no secret unless an administrator has said where. */
 import { expect } from 'chai';
-import { type Rendered, type Rule, render } from './rendered.ts';
+import { type Rendered, type Rule, render } from '../support/manifests.ts';
 
 const READ = ['get', 'list', 'watch'];
 

@@ -5,7 +5,7 @@ import { resolve } from '../../deploy/readme.ts';
 import { readSchema, readValues } from '../../deploy/render.ts';
 import type { JsonSchema } from '../../deploy/schema.ts';
 import { CHART, helm } from '../support/helm.ts';
-import { refusal, render } from './rendered.ts';
+import { refusal, render } from '../support/manifests.ts';
 
 describe('values of the chart', () => {
   const schema = readSchema();

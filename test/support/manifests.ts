@@ -1,7 +1,7 @@
 /** What the chart renders, as objects. */
 import { expect } from 'chai';
 import { parseAllDocuments } from 'yaml';
-import { helmTemplate } from '../support/helm.ts';
+import { helmTemplate } from './helm.ts';
 
 export interface Rule {
   readonly apiGroups: readonly string[];
