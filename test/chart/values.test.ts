@@ -144,7 +144,12 @@ describe('NOTES of the chart', () => {
     expect(text).to.include('vgcreate --metadatasize 64m vg7');
     expect(text).to.match(/scrub --host-commands=nsenter --portals=\S+ \\\n +.*--volume-group=vg7/);
     expect(text).to.include('kubectl rollout status -n storage deploy/demo-lvm-iscsi-csi-controller');
-    expect(text).to.not.include('DEVELOPMENT');
+    expect(text).to.not.match(/DEVELOPMENT|WARNING/);
+  });
+
+  it('warn of what weakens the installation', async () => {
+    const text = await notes('--set', 'controller.options.chap=off,metrics.enabled=true');
+    expect(text).to.include('CHAP is off').and.include('metrics are served without a login');
   });
 
   it('warn of the development mode, and do not ask for what was said', async () => {
