@@ -1,5 +1,6 @@
 /** The Backend over a local volume group: one operation for each volume at a time, nothing before the first reconciliation. */
 import { DriverError } from '../errors.ts';
+import { LvmError } from '../lvm/types.ts';
 import { log } from '../system/context.ts';
 import { KeyedMutex } from '../system/keyed-mutex.ts';
 import { PendingAttachments, publishVolume, unpublishVolume } from './attachment.ts';
@@ -92,7 +93,9 @@ export class LvmBackend implements Backend {
     } catch (error) {
       log().debug({ err: error }, 'probe: the volume group cannot be read');
       reasons.push(
-        `volume group "${this.#deps.lvm.vgName}" cannot be read; check "vgs ${this.#deps.lvm.vgName}" on the storage host`,
+        error instanceof LvmError && error.kind === 'lvm-missing'
+          ? 'the LVM tools are not installed on the storage host; to do: install the package lvm2'
+          : `volume group "${this.#deps.lvm.vgName}" cannot be read; check "vgs ${this.#deps.lvm.vgName}" on the storage host`,
       );
     }
     return { ready: reasons.length === 0, reasons };

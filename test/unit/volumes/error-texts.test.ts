@@ -197,4 +197,12 @@ describe('an adapter that fails', () => {
     await backend.reconcile();
     expect((await backend.probe()).reasons[0]).to.match(/^the iSCSI target .* cannot be examined; found: readText/);
   });
+
+  it('in Probe names the package that is missing', async () => {
+    const backend = await host.boot();
+    host.lvm.read = () => Promise.reject(new LvmError('lvm-missing', 'program "lvm" not found on this host'));
+    const { ready, reasons } = await backend.probe();
+    expect(ready).to.equal(false);
+    expect(reasons.join()).to.include('to do: install the package lvm2');
+  });
 });
