@@ -443,7 +443,7 @@ describe('gates and targets', function () {
       expect([undefined, 'GateTimeoutError']).to.include(answer?.error?.name);
       await delay(10_000);
       const { stdout } = await host.storage.exec(
-        `dmsetup info -c --noheadings -o suspended ${volume.gatePath}; pgrep -fc gate-guard || true`,
+        `dmsetup info -c --noheadings -o suspended ${volume.gatePath}; pgrep -fc '[g]ate-guard' || true`,
       );
       expect(stdout).to.match(/^Active\s+0/);
     });

@@ -61,7 +61,8 @@ export class TargetMachine {
       ...options,
       calls,
     };
-    const result = await this.storage.exec(`node ${AGENT}`, {
+    // The shell stays, and makes an exit code of a death by signal: ssh's own 255 would look like a lost connection.
+    const result = await this.storage.exec(`node ${AGENT}; exit $?`, {
       input: JSON.stringify(request),
       timeoutMs: 900_000,
       check,
