@@ -6,7 +6,8 @@ for (const pod of [false, true])
   describe(`a volume's whole life${pod ? ', the driver in namespaces of its own as in a pod' : ''}`, () => {
     const suite = useDeployment({ nodes: 2, pod });
 
-    for (const kind of ['ext4', 'xfs'] as const) {
+    // The file system makes no difference to whose namespaces the commands run in.
+    for (const kind of pod ? (['ext4'] as const) : (['ext4', 'xfs'] as const)) {
       it(`${kind}: written on one node, grown under I/O, read on another, gone`, async () => {
         const { deployment } = suite;
         const [node1, node2] = [nodeOf(deployment, 0), nodeOf(deployment, 1)];
