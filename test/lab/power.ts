@@ -7,7 +7,7 @@ import { LabError } from './errors.ts';
 import type { Image } from './image.ts';
 import type { Keeper } from './keeper.ts';
 import { type Hardware, qemuArguments, type Start } from './qemu-arguments.ts';
-import { type Qmp, withQmp } from './qmp.ts';
+import { accepts, type Qmp, withQmp } from './qmp.ts';
 
 const MONITOR_TIMEOUT_MS = 60_000;
 const STATE_TIMEOUT_MS = 120_000;
@@ -87,7 +87,7 @@ export class Power {
       gone = true;
     });
     // The monitor greets only when the machine is complete; its socket is there somewhat earlier.
-    while (!((await exists(this.#pidFile)) && (await exists(this.qmpSocket)))) {
+    while (!((await exists(this.#pidFile)) && (await accepts(this.qmpSocket)))) {
       if (gone || performance.now() > deadline) throw new LabError(`QEMU does not start: ${await tail(log)}`);
       await new Promise((resolve) => setTimeout(resolve, 20));
     }

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { createConnection, type Socket } from 'node:net';
 import { LabError } from './errors.ts';
 
@@ -58,6 +59,20 @@ export async function withQmp<T>(socketPath: string, work: (qmp: Qmp) => Promise
 /** One command with its own connection; returns what QEMU returns. */
 export async function qmpCommand(socketPath: string, command: string, args?: object): Promise<unknown> {
   return withQmp(socketPath, (qmp) => qmp.execute(command, args));
+}
+
+/** False while nobody listens there: the socket's file is there a moment before, on a busy machine a long one. */
+export async function accepts(socketPath: string): Promise<boolean> {
+  const socket = createConnection(socketPath);
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch (error) {
+    if (['ECONNREFUSED', 'ENOENT'].includes((error as NodeJS.ErrnoException).code ?? '')) return false;
+    throw error;
+  } finally {
+    socket.destroy();
+  }
 }
 
 const GREETING_TIMEOUT_MS = 60_000;

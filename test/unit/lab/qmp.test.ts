@@ -1,9 +1,11 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect } from 'chai';
-import { LineSplitter, parseQmpMessage, QmpError, qmpCommand } from '../../lab/qmp.ts';
+import { accepts, LineSplitter, parseQmpMessage, QmpError, qmpCommand } from '../../lab/qmp.ts';
 
 describe('lab QMP', () => {
   it('tells the four kinds of message apart', () => {
@@ -25,6 +27,21 @@ describe('lab QMP', () => {
       data: {},
     });
     expect(() => parseQmpMessage('{"other": 1}')).to.throw('not a QMP message');
+  });
+
+  it('waits for a monitor whose socket is there and does not listen yet', async () => {
+    const folder = await mkdtemp(path.join(tmpdir(), 'lab-qmp-'));
+    const socket = path.join(folder, 'qmp');
+    try {
+      expect(await accepts(socket)).to.equal(false);
+      // A socket's file without a listener, which is what bind(2) makes: what a killed server leaves is the same.
+      const listen = `require('node:net').createServer().listen(${JSON.stringify(socket)}, () => process.kill(process.pid, 'SIGKILL'))`;
+      spawnSync(process.execPath, ['-e', listen]);
+      expect(existsSync(socket)).to.equal(true);
+      expect(await accepts(socket)).to.equal(false);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
   });
 
   it('puts lines together from pieces', () => {
