@@ -4,7 +4,7 @@
  * - foreign: not under our IQN prefix, or not a volume's name; never touched.
  * - conflict: the backstore has another device or serial than wanted while sessions are live.
  * - device: the block device to export is not there.
- * - portal: an address that this host does not have, or whose port something else holds.
+ * - portal: the kernel does not listen there, most often because something else does.
  * - kernel: LIO answered OK and the object is still not as it should be, or LIO is not loaded.
  * - timeout: see TargetTimeoutError.
  */

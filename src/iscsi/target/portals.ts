@@ -91,14 +91,15 @@ function portalRemoval(paths: TargetPaths, portals: readonly string[]): Mutation
   return portals.map((portal) => removeFolder('target-portal-remove', `${paths.portals}/${portal}`));
 }
 
+/** The kernel makes every reason EINVAL (target_fabric_make_np); the address has the right form, and any address will do (above). */
 function portalError(portal: string, cause: unknown): TargetError | undefined {
-  const reasons: Record<string, string> = {
-    EADDRNOTAVAIL: 'this host does not have the address',
-    EADDRINUSE: 'another program listens there',
-    EINVAL: 'it is not "address:port", with an IPv6 address in brackets',
-  };
-  const why = reasons[errorCode(cause) ?? ''];
-  return why === undefined
-    ? undefined
-    : new TargetError('portal', `target cannot listen on portal ${portal}: ${why}`, { cause });
+  if (errorCode(cause) !== 'EINVAL') return undefined;
+  const why = 'the kernel refuses it, most often because another program listens there';
+  return new TargetError(
+    'portal',
+    `target cannot listen on portal ${portal}: ${why} (ss -ltnp; dmesg has the reason)`,
+    {
+      cause,
+    },
+  );
 }
