@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { type Deployment, deploy, startLab } from '../integration/support/deployment.ts';
 import type { DriverUnit } from '../integration/support/driver-unit.ts';
+import { untilDone } from '../integration/support/retry.ts';
 import { nodeOf, useDeployment } from '../integration/support/suite.ts';
 import { MIB, TestVolume } from '../integration/support/volume-life.ts';
 import type { Machine } from '../lab/machine.ts';
@@ -72,7 +73,8 @@ async function underLoad(deployment: Deployment, lie: boolean): Promise<Outcome>
     { length: VOLUMES },
     (_, index) => new TestVolume(deployment, { name: `power-${index}`, sizeBytes: 64 * MIB }),
   );
-  await Promise.all(volumes.map((volume) => volume.up(node)));
+  // All at once on emulated machines: a call that takes longer than its deadline is repeated, as a CO does.
+  await Promise.all(volumes.map((volume) => untilDone(() => volume.up(node))));
   if (lie) {
     // What there is so far, the attachments too, is safe; only what the writers are told is a lie.
     await node.machine.exec('sync');
