@@ -54,7 +54,7 @@ async function liveAndDie(unit: DriverUnit, { name, time }: Point, life: readonl
   await unit.crashAt(`after:${name}#${time}`);
   let died = false;
   const comeBack = async () => {
-    await unit.waitDead();
+    await unit.waitDeadAtPoint();
     died = true;
     await unit.resume();
     await unit.start();
@@ -79,7 +79,7 @@ async function doneAlive(unit: DriverUnit, what: string, call: () => Promise<unk
     if (attempt === 20) throw new Error(`${what} fails with ${code} again and again, and nobody died for it`);
     await delay(500);
   }
-  await unit.waitDead();
+  await unit.waitDeadAtPoint();
   return false;
 }
 
@@ -235,7 +235,7 @@ describe('a death after each step', () => {
   }
 
   it('of the controller: the retry converges, one volume, no leftovers', async function () {
-    this.timeout(3_600_000);
+    this.timeout(7_200_000);
     const { deployment } = suite;
     const { controller } = deployment;
     const settle = async () => {
@@ -255,7 +255,7 @@ describe('a death after each step', () => {
   });
 
   it('of the node plugin: the retry converges, no leftovers', async function () {
-    this.timeout(3_600_000);
+    this.timeout(7_200_000);
     const { deployment } = suite;
     const node = nodeOf(deployment, 0);
     const volume = await new TestVolume(deployment, { name: 'crash-node', sizeBytes: 32 * MIB }).create();

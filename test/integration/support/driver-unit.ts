@@ -31,6 +31,7 @@ export class DriverUnit {
   readonly unit: string;
   #client: CsiClient | undefined;
   #stepsWatched = false;
+  #deathPoint: string | undefined;
 
   /** @param name Tells two of one role on one machine apart. */
   constructor(machine: Machine, role: 'controller' | 'node' | 'all', name: string = role) {
@@ -133,13 +134,25 @@ ${pod ? podLines.join('\n') : ''}
     await this.machine.exec(`systemctl reset-failed ${this.unit} 2>/dev/null || true`);
   }
 
-  /** Starts it and lets it work in the background; true when it has died within that time. */
+  /** @throws Error when it lives on, or has died of anything else than the point that `crashAt` named */
+  async waitDeadAtPoint(): Promise<void> {
+    await this.waitDead();
+    const { stdout } = await this.machine.exec(`cat ${STEPS_FOLDER}/crashed 2>/dev/null || true`);
+    if (stdout.trim() === this.#deathPoint) return;
+    const last = (await this.log()).split('\n').slice(-20).join('\n');
+    throw new Error(`${this.unit} has died, and not at ${this.#deathPoint} (${stdout || 'at no point'}):\n${last}`);
+  }
+
+  /** Starts it and lets it work in the background; true when it has died at the point of `crashAt` within that time. */
   async startAndDie(timeoutMs = 60_000): Promise<boolean> {
     await this.machine.exec(`systemctl start ${this.unit}`);
-    return await this.waitDead(timeoutMs).then(
-      () => true,
-      () => false,
+    const { stdout } = await this.machine.exec(
+      `for i in $(seq ${Math.ceil(timeoutMs / 500)}); do systemctl is-active -q ${this.unit} || { echo dead; exit; }; sleep 0.5; done`,
+      { timeoutMs: timeoutMs * 4 },
     );
+    if (stdout !== 'dead') return false;
+    await this.waitDeadAtPoint();
+    return true;
   }
 
   async isRunning(): Promise<boolean> {
@@ -149,7 +162,9 @@ ${pod ? podLines.join('\n') : ''}
   /** The process will die at that point, e.g. "after:lv-create". */
   async crashAt(point: string): Promise<void> {
     this.#requireSteps();
+    await this.machine.exec(`rm -f ${STEPS_FOLDER}/crashed`);
     await this.machine.writeFile(`${STEPS_FOLDER}/crash-at`, point);
+    this.#deathPoint = point;
   }
 
   /** The process will wait at that point until `resume`. */
