@@ -24,8 +24,18 @@ const NEEDED_MIB = 4096;
 
 /** What an image has beyond the common parts; each combination is an image of its own in the cache. */
 export interface ImageOptions {
-  /** Debian packages, as `containerd` */
+  /** Debian packages, as `crun` */
   readonly extraPackages?: readonly string[];
+  /** Programs that no package has, by their path in the machine. */
+  readonly extraPrograms?: Readonly<Record<string, ExtraProgram>>;
+  /** Beside the common ones, by their path in the machine. */
+  readonly extraFiles?: Readonly<Record<string, ImageFile>>;
+}
+
+export interface ExtraProgram {
+  readonly source: string;
+  /** Stands for the content in the image's hash: whoever built the program knows what it was made from. */
+  readonly identity: string;
 }
 
 export interface Image {
@@ -43,6 +53,7 @@ export interface Image {
 export async function ensureImage(options: ImageOptions, progress: Progress): Promise<Image> {
   const node = await nodeBinary();
   const packages = [...new Set([...PACKAGES, ...(options.extraPackages ?? [])])].sort();
+  const programs = Object.entries(options.extraPrograms ?? {}).sort();
   const hash = contentHash({
     RECIPE,
     DEBIAN_SUITE,
@@ -53,14 +64,19 @@ export async function ensureImage(options: ImageOptions, progress: Progress): Pr
     SETUP_SCRIPT,
     packages,
     node: node.version,
+    extraFiles: options.extraFiles,
+    // Absent, not empty, so that an image without them keeps its hash.
+    extraPrograms: programs.length > 0 ? programs.map(([file, { identity }]) => [file, identity]) : undefined,
   });
   const images = path.join(cacheFolder(), 'images');
   await mkdir(images, { recursive: true });
+  const sources = Object.fromEntries(programs.map(([file, { source }]) => [file, source]));
   const folder = await buildOnce(
     path.join(images, hash),
     async (temporary) => {
       await ensureDiskSpace(images, NEEDED_MIB, 'building the machine image');
-      await buildImage(temporary, packages, node.file, progress);
+      const files = { ...FILES, ...options.extraFiles };
+      await buildImage(temporary, packages, files, { '/usr/local/bin/node': node.file, ...sources }, progress);
     },
     () => progress.line('waiting for another process that builds the machine image'),
   );
@@ -86,15 +102,23 @@ const OWN_BY_ROOT =
   'find / -xdev -path /dev -prune -o -path /proc -prune -o -path /sys -prune ' +
   '-o \\( -nouser -o -nogroup -o -user nobody \\) -exec chown -h root:root {} +';
 
-async function buildImage(folder: string, packages: string[], node: string, progress: Progress): Promise<void> {
+async function buildImage(
+  folder: string,
+  packages: readonly string[],
+  files: Readonly<Record<string, ImageFile>>,
+  programs: Readonly<Record<string, string>>,
+  progress: Progress,
+): Promise<void> {
   const early = path.join(folder, 'early');
   const late = path.join(folder, 'late');
   const tar = path.join(folder, 'root.tar');
   await writeTree(early, EARLY_FILES);
-  await writeTree(late, FILES);
+  await writeTree(late, files);
   await writeTree(folder, { '/setup.sh': { content: SETUP_SCRIPT } });
-  await mkdir(path.join(late, 'usr/local/bin'), { recursive: true });
-  await cp(node, path.join(late, 'usr/local/bin/node'));
+  for (const [file, source] of Object.entries(programs)) {
+    await mkdir(path.join(late, path.dirname(file)), { recursive: true });
+    await cp(source, path.join(late, file));
+  }
   const sshKey = path.join(folder, 'id_ed25519');
   await execa('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', 'lab', '-f', sshKey]);
   await writeTree(late, {

@@ -13,7 +13,7 @@ import { Power } from './power.ts';
 import { ensureDiskSpace, ensureMemory, ensurePrograms, ensureTaps } from './prerequisites.ts';
 import { createProgress, type Progress } from './progress.ts';
 import type { Hardware } from './qemu-arguments.ts';
-import { ensureReady } from './ready.ts';
+import { ensureReady, type Preparation } from './ready.ts';
 import { slot } from './slots.ts';
 import {
   type LabState,
@@ -36,6 +36,8 @@ export interface MachineOptions {
   readonly cpus?: number;
   /** Disks beside the root disk; the storage host has one named `vg` by default, a node none. */
   readonly disks?: readonly DiskSpec[];
+  /** Part of the saved state. */
+  readonly preparation?: Preparation;
 }
 
 export interface LabOptions {
@@ -104,9 +106,10 @@ export class Lab implements AsyncDisposable {
     try {
       const queue = new PQueue({ concurrency: FIRST_BOOTS_AT_ONCE });
       const machines = await queue.addAll(
-        specs.map((spec) => async () => ({
-          ...spec,
-          ready: await ensureReady(keeper, image, spec.hardware, labSocketFolder(name), progress),
+        specs.map(({ hardware, disks, preparation }) => async () => ({
+          hardware,
+          disks,
+          ready: await ensureReady(keeper, image, hardware, labSocketFolder(name), progress, preparation),
         })),
       );
       const state: LabState = {
@@ -189,6 +192,7 @@ function machineSpecs(options: LabOptions, accelerator: Hardware['accelerator'])
       accelerator,
     },
     disks: machine.disks ?? disks,
+    preparation: machine.preparation,
   });
   const nodeNames = Array.from({ length: nodes }, (_, index) => `node-${index + 1}`);
   return [spec('storage', storage, [{ name: 'vg' }]), ...nodeNames.map((name) => spec(name, node, []))];

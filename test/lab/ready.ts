@@ -11,6 +11,13 @@ import { ensureDiskSpace } from './prerequisites.ts';
 import type { Progress } from './progress.ts';
 import { type Hardware, qemuArguments } from './qemu-arguments.ts';
 
+/** What a machine is to have done before its state is saved, beyond booting: pays once for what every start would need. */
+export interface Preparation {
+  /** Stands for everything that the state then depends on. */
+  readonly key: string;
+  run(machine: Machine): Promise<void>;
+}
+
 /** Bump when what is done before saving changes. */
 const RECIPE = 1;
 
@@ -32,6 +39,7 @@ export async function ensureReady(
   hardware: Hardware,
   socketFolder: string,
   progress: Progress,
+  preparation?: Preparation,
 ): Promise<ReadyState> {
   const key = contentHash({
     RECIPE,
@@ -44,6 +52,7 @@ export async function ensureReady(
     // The machine remembers the addresses of its neighbours.
     network: networkScript([hardware.slot]),
     arguments: qemuArguments(hardware, NO_FILES, { kind: 'cold' }),
+    preparation: preparation?.key,
   });
   const parent = path.join(cacheFolder(), 'ready');
   await mkdir(parent, { recursive: true });
@@ -52,7 +61,9 @@ export async function ensureReady(
     path.join(parent, `${name}-${key}`),
     async (temporary) => {
       await ensureDiskSpace(parent, hardware.memoryMib + 512, `the saved state of ${name}`);
-      await progress.step(`first boot of ${name}`, () => makeReady(keeper, image, hardware, temporary, socketFolder));
+      await progress.step(`first boot of ${name}`, () =>
+        makeReady(keeper, image, hardware, temporary, socketFolder, preparation),
+      );
     },
     () => progress.line(`waiting for another process that makes the saved state of ${name}`),
   );
@@ -73,6 +84,7 @@ async function makeReady(
   hardware: Hardware,
   folder: string,
   socketFolder: string,
+  preparation: Preparation | undefined,
 ): Promise<void> {
   const power = new Power(keeper, image, hardware, folder, socketFolder);
   const machine = new Machine(keeper, power, image.sshKey, socketFolder);
@@ -80,6 +92,7 @@ async function makeReady(
     await power.prepare({ file: image.disk, format: 'raw' });
     await machine.boot();
     await machine.exec(WARM_UP, { check: false });
+    await preparation?.run(machine);
     // The machine must not wake up with half of a connection that ended long ago.
     await machine.ssh.disconnect();
     await power.save(path.join(folder, 'state'));
