@@ -1,6 +1,6 @@
 /**
- * `npm test`: everything, in the order of what fails fastest: static checks, unit, the Helm chart, integration in the lab,
- * csi-sanity.
+ * `npm test`: everything: static checks, unit, integration in the lab, the Helm chart, csi-sanity. The last two need
+ * programs that are built from Go once; that goes on beside the first ones, with what they leave of the processors.
  * A failed stage does not stop the later ones. Ends with `N passed, N failed, N skipped`.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -31,8 +31,8 @@ const STAGES: readonly Stage[] = [
   { name: 'types', command: [bin('tsc')], kind: 'check' },
   { name: 'build', command: [process.execPath, 'build.ts'], kind: 'check' },
   { name: 'unit', command: [bin('mocha')], kind: 'counted' },
-  { name: 'chart', command: [bin('mocha'), '--config', '.mocharc.chart.json'], kind: 'counted' },
   { name: 'integration', command: [bin('mocha'), '--config', '.mocharc.integration.json'], kind: 'counted' },
+  { name: 'chart', command: [bin('mocha'), '--config', '.mocharc.chart.json'], kind: 'counted' },
   { name: 'sanity', command: [process.execPath, 'test/sanity/run.ts', '--combination', 'mount'], kind: 'counted' },
   {
     name: 'integration-all',
@@ -41,6 +41,7 @@ const STAGES: readonly Stage[] = [
     onlyByName: true,
   },
   { name: 'image', command: [bin('mocha'), '--config', '.mocharc.image.json'], kind: 'counted', onlyByName: true },
+  { name: 'k8s', command: [bin('mocha'), '--config', '.mocharc.k8s.json'], kind: 'counted', onlyByName: true },
   { name: 'faults', command: [bin('mocha'), '--config', '.mocharc.faults.json'], kind: 'counted', onlyByName: true },
 ];
 
@@ -85,6 +86,19 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   });
 }
 
+/** Builds ahead what later stages wait for. Its failure is theirs to tell: they build what is still missing. */
+function buildAhead(): () => void {
+  const child = spawn(process.execPath, [path.join(ROOT, 'test/support/build-ahead.ts')], {
+    // It ends when its input does: when we say so, and however we end.
+    stdio: ['pipe', 'inherit', 'ignore'],
+    // A session of its own, to which the kernel gives what all others leave.
+    detached: true,
+  });
+  child.once('error', () => undefined);
+  child.unref();
+  return () => child.stdin?.destroy();
+}
+
 const total: Counts = { passed: 0, failed: 0, skipped: 0 };
 const summary: string[] = [];
 const unknown = only.filter((name) => !STAGES.some((stage) => stage.name === name));
@@ -92,6 +106,7 @@ if (unknown.length > 0) {
   console.error(`no stage ${unknown.join(', ')}; there are ${STAGES.map((stage) => stage.name).join(', ')}`);
   process.exit(2);
 }
+const endBuilding = only.length === 0 ? buildAhead() : () => undefined;
 for (const stage of STAGES) {
   if (interrupted) break;
   if (only.length > 0 ? !only.includes(stage.name) : stage.onlyByName === true) continue;
@@ -105,6 +120,7 @@ for (const stage of STAGES) {
     `${stage.name.padEnd(12)} ${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped  (${((performance.now() - begin) / 1000).toFixed(0)} s)`,
   );
 }
+endBuilding();
 rmSync(scratch, { recursive: true, force: true });
 console.log(`\n=== summary\n${summary.join('\n')}`);
 if (interrupted) console.log('interrupted: the stages not listed did not run');

@@ -1,8 +1,8 @@
 /** Programs of others that tests need, each built once from its Go module into the user's cache folder. */
-import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
-import { cacheFolder, exists } from '../lab/cache.ts';
+import { cacheFolder, exists, withLock } from '../lab/cache.ts';
 
 export interface GoTool {
   /** The program's name, which is the last part of the package's path. */
@@ -28,9 +28,24 @@ export async function goTool(tool: GoTool): Promise<string> {
   const program = path.join(folder, `${tool.name}-${tool.version}-${process.arch}`);
   if (await exists(program)) return program;
   await mkdir(folder, { recursive: true });
+  return withLock(
+    `${program}.lock`,
+    async () => {
+      if (!(await exists(program))) await build(tool, folder, program);
+      return program;
+    },
+    () => console.log(`waiting for another process that builds ${tool.name}`),
+  );
+}
+
+async function build(tool: GoTool, folder: string, program: string): Promise<void> {
   const versioned = `${tool.package}@${tool.version}`;
-  // Built aside and renamed: a build that was interrupted, or one beside us, is never taken for the program.
-  const scratch = await mkdtemp(path.join(folder, 'build-'));
+  // Built aside and renamed: a build that was interrupted is never taken for the program.
+  const prefix = `${path.basename(program)}.building-`;
+  for (const left of await readdir(folder)) {
+    if (left.startsWith(prefix)) await rm(path.join(folder, left), { recursive: true, force: true });
+  }
+  const scratch = await mkdtemp(path.join(folder, prefix));
   try {
     console.log(`building ${tool.name} ${tool.version} (once, about ${tool.duration}) …`);
     const result = await execa('go', ['install', versioned], {
@@ -46,7 +61,6 @@ export async function goTool(tool: GoTool): Promise<string> {
       );
     }
     await rename(path.join(scratch, tool.name), program);
-    return program;
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
