@@ -15,16 +15,31 @@ const fillWithPattern = async (lab: Lab) => {
   );
 };
 
-/** Bytes of the device, read whole through the node past its cache, that hold the pattern; and how many are not zero. */
-async function traces(deployment: Deployment, path: string): Promise<{ pattern: number; nonZero: number }> {
+interface Traces {
+  /** of the device, read whole through the node past its cache */
+  readonly bytes: number;
+  /** how often the pattern stands in them */
+  readonly pattern: number;
+  /** how many of them are not zero */
+  readonly nonZero: number;
+}
+
+async function traces(deployment: Deployment, path: string): Promise<Traces> {
   const node = nodeOf(deployment, 0).machine;
   const { stdout } = await node.exec(
-    `dd if=${path} bs=1M iflag=direct status=none > /root/image; grep -a -o 'ENANT-' /root/image | wc -l; tr -d '\\0' < /root/image | wc -c; rm /root/image`,
+    `set -e
+     dd if=${path} bs=1M iflag=direct status=none of=/root/image
+     stat -c %s /root/image
+     { grep -a -o 'ENANT-' /root/image || true; } | wc -l
+     tr -d '\\0' < /root/image | wc -c
+     rm /root/image`,
     { timeoutMs: 300_000 },
   );
-  const [pattern, nonZero] = stdout.split('\n').map(Number);
-  return { pattern: pattern ?? Number.NaN, nonZero: nonZero ?? Number.NaN };
+  const [bytes = Number.NaN, pattern = Number.NaN, nonZero = Number.NaN] = stdout.split('\n').map(Number);
+  return { bytes, pattern, nonZero };
 }
+
+const blank = ({ sizeBytes }: TestVolume): Traces => ({ bytes: sizeBytes, pattern: 0, nonZero: 0 });
 
 async function wiped(deployment: Deployment): Promise<void> {
   await deployment.lab.storage.waitFor("! lvs --noheadings -o lv_name cinder-volumes | grep -q '_wipe-'", 300_000);
@@ -38,6 +53,7 @@ async function expectOnlyItsOwn(deployment: Deployment, volume: TestVolume): Pro
   const found = await traces(deployment, device);
   await machine.exec(`fsfreeze -u '${volume.stagingPath}'`);
   console.log(`      ${volume.spec.name}: ${found.nonZero} bytes of ${volume.sizeBytes} are not zero`);
+  expect(found.bytes, 'all of it was read').to.equal(volume.sizeBytes);
   expect(found.pattern).to.equal(0);
   expect(found.nonZero).to.be.greaterThan(0).and.lessThan(OWN_BYTES);
 }
@@ -57,10 +73,10 @@ for (const scrub of [false, true]) {
       const volume = await new TestVolume(deployment, { name: 'blank-raw', kind: 'block', sizeBytes: 64 * MIB }).up(
         node,
       );
-      expect(await traces(deployment, volume.targetPath())).to.deep.equal({ pattern: 0, nonZero: 0 });
+      expect(await traces(deployment, volume.targetPath())).to.deep.equal(blank(volume));
       await volume.expand(128 * MIB);
       await volume.nodeExpand(node);
-      expect(await traces(deployment, volume.targetPath())).to.deep.equal({ pattern: 0, nonZero: 0 });
+      expect(await traces(deployment, volume.targetPath())).to.deep.equal(blank(volume));
       await node.machine.exec(
         `yes TENANT-B | head -c 128M | dd of=${volume.targetPath()} bs=1M oflag=direct iflag=fullblock conv=fsync status=none`,
       );
@@ -70,7 +86,7 @@ for (const scrub of [false, true]) {
       const next = await new TestVolume(deployment, { name: 'blank-next', kind: 'block', sizeBytes: 800 * MIB }).up(
         node,
       );
-      expect(await traces(deployment, next.targetPath())).to.deep.equal({ pattern: 0, nonZero: 0 });
+      expect(await traces(deployment, next.targetPath())).to.deep.equal(blank(next));
       await next.down(node);
     });
 

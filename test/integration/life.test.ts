@@ -16,8 +16,8 @@ for (const pod of [false, true])
         const at = volume.targetPath();
         const { stdout: type } = await node1.machine.exec(`findmnt -no FSTYPE '${at}'`);
         expect(type).to.equal(kind);
-        await node1.machine.exec(
-          `head -c 50M /dev/urandom > ${at}/data && sync -f ${at}/data && sha256sum < ${at}/data > ${at}/sum`,
+        const { stdout: sum } = await node1.machine.exec(
+          `head -c 50M /dev/urandom > ${at}/data && sync -f ${at}/data && sha256sum < ${at}/data`,
         );
 
         // A writer that must not see one error while the volume grows below it.
@@ -28,6 +28,7 @@ for (const pod of [false, true])
         await volume.nodeExpand(node1);
         await node1.machine.exec('touch /run/stop-writer');
         expect(await writer.wait(60_000)).to.equal(0);
+        expect(writer.output).to.match(/^wrote [1-9]/m);
         await node1.machine.exec('rm /run/stop-writer');
         const { stdout: size } = await node1.machine.exec(`df --output=size -B1M '${at}' | tail -1`);
         expect(Number(size)).to.be.greaterThan(500);
@@ -45,7 +46,7 @@ for (const pod of [false, true])
 
         await volume.takeFrom(node1);
         await volume.bringTo(node2);
-        await node2.machine.exec(`[ "$(sha256sum < ${at}/data)" = "$(cat ${at}/sum)" ]`);
+        expect((await node2.machine.exec(`sha256sum < ${at}/data`)).stdout).to.equal(sum);
         await volume.down(node2);
       });
     }
@@ -61,8 +62,15 @@ for (const pod of [false, true])
       await node1.machine.exec(
         `head -c 1M /dev/urandom > /root/pattern && dd if=/root/pattern of=${at} bs=1M seek=63 oflag=direct conv=fsync status=none`,
       );
+      const writer = await node1.machine.spawn(
+        `i=0; while [ ! -e /run/stop-writer ]; do i=$((i+1)); dd if=/dev/zero of=${at} bs=64k count=4 oflag=direct conv=notrunc status=none || exit 1; done; echo wrote $i`,
+      );
       await volume.expand(128 * MIB);
       await volume.nodeExpand(node1);
+      await node1.machine.exec('touch /run/stop-writer');
+      expect(await writer.wait(60_000)).to.equal(0);
+      expect(writer.output).to.match(/^wrote [1-9]/m);
+      await node1.machine.exec('rm /run/stop-writer');
       await node1.machine.exec(`[ "$(blockdev --getsize64 ${at})" = ${128 * MIB} ]`);
       const client = await node1.client();
       const stats = await client.call<{ usage: { unit: string; total: string }[] }>('Node', 'NodeGetVolumeStats', {

@@ -48,20 +48,28 @@ describe('never reformat, never the wrong disk', () => {
     });
   }
 
-  it('the LV behind an IQN is swapped while the session is down: refused', async () => {
-    const { deployment } = suite;
-    const node = nodeOf(deployment, 0);
-    const { storage } = deployment.lab;
-    const [a, b] = [new TestVolume(deployment, { name: 'swap-a' }), new TestVolume(deployment, { name: 'swap-b' })];
-    for (const volume of [a, b]) await volume.create();
-    await a.attach(node);
-    await a.stage(node);
-    await a.unstage(node);
-    // Session down. An administrator swaps what is behind the IQN: B's LV, with its own serial, under A's target.
-    const bSerial = (
-      await storage.exec(`lvs --noheadings -o lv_tags ${b.lvPath} | tr ',' '\\n' | sed -n 's/.*lic:serial=//p'`)
-    ).stdout;
-    await storage.exec(`
+  for (const { how, serialOf } of [
+    { how: 'by one with its own serial', serialOf: (_: string, other: string) => other },
+    // NAA and the like hold the first 25 digits only: whoever compares those sees no difference.
+    { how: 'by one whose serial differs in the last digits', serialOf: (own: string) => `${own.slice(0, 25)}fffffff` },
+  ])
+    it(`the LV behind an IQN is swapped ${how} while the session is down: refused, nothing mounted, nothing written`, async () => {
+      const { deployment } = suite;
+      const node = nodeOf(deployment, 0);
+      const { storage } = deployment.lab;
+      const [a, b] = [new TestVolume(deployment, { name: 'swap-a' }), new TestVolume(deployment, { name: 'swap-b' })];
+      for (const volume of [a, b]) await volume.create();
+      await a.attach(node);
+      await a.stage(node);
+      await a.unstage(node);
+      // Session down. An administrator swaps what is behind the IQN: B's LV under A's target.
+      const serial = async ({ lvPath }: TestVolume): Promise<string> =>
+        (await storage.exec(`lvs --noheadings -o lv_tags ${lvPath} | tr ',' '\\n' | sed -n 's/.*lic:serial=//p'`))
+          .stdout;
+      const [own, other] = [await serial(a), await serial(b)];
+      expect(own).to.match(/^[0-9a-f]{32}$/);
+      const before = (await storage.exec(`cksum < ${b.lvPath}`)).stdout;
+      await storage.exec(`
 set -e
 cd /sys/kernel/config/target
 t=iscsi/${a.targetIqn}/tpgt_1
@@ -70,35 +78,45 @@ echo 0 > $t/enable
 for m in $t/acls/*/lun_*/*; do [ -L $m ] && rm $m; done
 for l in $t/lun/lun_0/*; do [ -L $l ] && rm $l && n=$(basename $l); done
 rmdir $bs; mkdir -p $bs
-echo udev_path=${b.lvPath} > $bs/control; echo ${bSerial} > $bs/wwn/vpd_unit_serial; echo 1 > $bs/enable
+echo udev_path=${b.lvPath} > $bs/control; echo ${serialOf(own, other)} > $bs/wwn/vpd_unit_serial; echo 1 > $bs/enable
 ln -s $bs $t/lun/lun_0/$n
 for l in $t/acls/*/lun_0; do ln -s /sys/kernel/config/target/$t/lun/lun_0 $l/x; done
 echo 1 > $t/enable`);
-    const failure = await failureOf(a.stage(node));
-    expect(failure.code).to.equal('FAILED_PRECONDITION');
-    expect(failure.message).to.match(/serial/);
-    await a.unstage(node);
-    await a.detach(node);
-    for (const volume of [a, b]) await volume.delete();
-  });
+      const failure = await failureOf(a.stage(node));
+      expect(failure.code).to.equal('FAILED_PRECONDITION');
+      expect(failure.message).to.match(/serial/);
+      await node.machine.exec(`! findmnt '${a.stagingPath}'`);
+      expect((await storage.exec(`echo 1 > /proc/sys/vm/drop_caches; cksum < ${b.lvPath}`)).stdout).to.equal(before);
+      await a.unstage(node);
+      await a.detach(node);
+      for (const volume of [a, b]) await volume.delete();
+    });
 
-  it('detach, attach elsewhere, write, come back: nothing of the first life is seen', async () => {
+  it('raw block: detached without an unstage, written elsewhere, back: neither session nor cache of the first life is used', async () => {
     const { deployment } = suite;
     const [node1, node2] = [nodeOf(deployment, 0), nodeOf(deployment, 1)];
     const volume = await new TestVolume(deployment, { name: 'come-back', kind: 'block', sizeBytes: 16 * MIB }).up(
       node1,
     );
     const at = volume.targetPath();
+    const session = async (): Promise<string> =>
+      (await node1.machine.exec(`grep -l -x -F '${volume.targetIqn}' /sys/class/iscsi_session/*/targetname`)).stdout;
     await node1.machine.exec(`head -c 16M /dev/zero | tr '\\0' A > ${at}; sync; cat ${at} > /dev/null`);
-    await volume.takeFrom(node1);
+    const first = await session();
+    // Node 1 never hears of it: its session and its cache stay.
+    await volume.detach(node1);
     await volume.bringTo(node2);
     await node2.machine.exec(
       `head -c 16M /dev/zero | tr '\\0' B | dd of=${at} bs=1M oflag=direct iflag=fullblock conv=fsync status=none`,
     );
     await volume.takeFrom(node2);
-    await volume.bringTo(node1);
-    const { stdout } = await node1.machine.exec(`tr -d B < ${at} | wc -c`);
-    expect(stdout).to.equal('0');
+    await volume.attach(node1);
+    await volume.unpublish(node1);
+    await volume.stage(node1);
+    await volume.publish(node1);
+    expect(await session()).to.not.equal(first);
+    const { stdout } = await node1.machine.exec(`set -o pipefail; tr -cd B < ${at} | wc -c`);
+    expect(Number(stdout)).to.equal(16 * MIB);
     await volume.down(node1);
   });
 });
