@@ -236,6 +236,18 @@ describe('lab', function () {
       await until(async () => (await processesIn(held.namespace)).length === 0);
     });
 
+    it('comes with Ctrl-C while `lab up` is starting it, and nothing is in the way of the next', async () => {
+      const name = `cut-${process.pid}`;
+      const command = [CLI, '--name', name, 'up', '--nodes', '0'];
+      const up = execa(process.execPath, command, { reject: false, stdin: 'ignore' });
+      await until(async () => (await labsUp()).includes(name));
+      up.kill('SIGINT');
+      expect((await up).signal).to.equal('SIGINT');
+      await until(async () => !(await labsUp()).includes(name));
+      await using lab = await Lab.start({ nodes: 0, name });
+      expect((await lab.storage.exec('hostname')).stdout).to.equal('storage');
+    });
+
     it('comes with the death of the keeper', async () => {
       await using lab = await Lab.start({ nodes: 0 });
       const namespace = await lab.keeper.namespace();

@@ -9,8 +9,8 @@ import { LabError } from './errors.ts';
  * connection of the lab lives in these namespaces; when their first process ends, in whatever way, the kernel kills all
  * of them and takes bridges and taps away. So nothing has to be remembered for cleaning up.
  *
- * The keeper of a test reads from a pipe whose other end the test holds: the test's death, kill -9 included, ends the
- * lab. The keeper of `lab up` waits for ever, and `lab down` kills it.
+ * The keeper reads from a pipe whose other end its maker holds: the maker's death, kill -9 included, ends the lab. Only
+ * one that was told to stay, as `lab up` does when the lab is complete, waits for ever, and `lab down` kills it.
  */
 export class Keeper {
   /** of the namespaces' first process, as seen from outside */
@@ -28,10 +28,9 @@ export class Keeper {
   /**
    * @param lockFile held for as long as the keeper lives, so that anyone can ask whether this lab is up
    * @param networkScript sh, run in the new network namespace
-   * @param detached true: the lab outlives this process
    * @throws LabError when another keeper holds the lock, or the kernel refuses the namespaces
    */
-  static async start(lockFile: string, networkScript: string, detached: boolean): Promise<Keeper> {
+  static async start(lockFile: string, networkScript: string): Promise<Keeper> {
     const script = `
 exec 9>"$0"
 # Someone who only asks whether this lab is up holds the lock for a moment.
@@ -41,13 +40,14 @@ set -e
 ${networkScript}
 read -r pid rest < /proc/self/stat
 echo "ready $pid"
-${detached ? 'exec sleep infinity </dev/null >/dev/null 2>&1' : 'exec cat >/dev/null 2>&1'}`;
+exec >/dev/null 2>&1
+read -r word && exec sleep infinity </dev/null`;
     const user = process.getuid?.() === 0 ? [] : ['--user', '--map-root-user'];
     const child = spawn(
       'unshare',
       [...user, '--net', '--pid', '--fork', '--kill-child=KILL', 'sh', '-c', script, lockFile],
       // A session of its own: Ctrl-C is for the program, which then ends the lab in order.
-      { stdio: [detached ? 'ignore' : 'pipe', 'pipe', 'pipe'], detached: true },
+      { stdio: ['pipe', 'pipe', 'pipe'], detached: true },
     );
     const said = await firstLine(child);
     const pid = Number(/^ready (\d+)$/.exec(said.line)?.[1]);
@@ -70,6 +70,15 @@ ${detached ? 'exec sleep infinity </dev/null >/dev/null 2>&1' : 'exec cat >/dev/
     const found = await processStartTime(pid);
     if (found === undefined || (startTime !== undefined && found !== startTime)) return undefined;
     return new Keeper(pid, found);
+  }
+
+  /** From now on the lab outlives this process. */
+  async stay(): Promise<void> {
+    const stdin = this.#process?.stdin;
+    if (!stdin) throw new LabError('only who started a lab can let it stay');
+    await new Promise<void>((resolve, reject) =>
+      stdin.end('stay\n', (error?: Error | null) => (error ? reject(error) : resolve())),
+    );
   }
 
   async isAlive(): Promise<boolean> {

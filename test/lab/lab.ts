@@ -101,7 +101,7 @@ export class Lab implements AsyncDisposable {
       if ((await labsUp()).includes(name))
         throw new LabError(`a lab "${name}" is already up (npm run lab -- --name OTHER up)`);
       await makeFolders(name);
-      return Keeper.start(labLock(name), networkScript(slots), options.detached ?? false);
+      return Keeper.start(labLock(name), networkScript(slots));
     });
     try {
       const queue = new PQueue({ concurrency: FIRST_BOOTS_AT_ONCE });
@@ -123,6 +123,7 @@ export class Lab implements AsyncDisposable {
       const lab = new Lab(state, keeper);
       await writeState(state);
       await progress.step(`starting ${slots.map((each) => each.name).join(', ')}`, () => lab.reset());
+      if (options.detached === true) await keeper.stay();
       return lab;
     } catch (error) {
       await keeper.kill();

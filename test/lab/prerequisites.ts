@@ -1,6 +1,6 @@
 import { constants } from 'node:fs';
 import { access, readFile, statfs } from 'node:fs/promises';
-import { execa } from 'execa';
+import { ExecaError, execa } from 'execa';
 import { withLock } from './cache.ts';
 import { LabError } from './errors.ts';
 import type { Progress } from './progress.ts';
@@ -59,8 +59,17 @@ export async function ensurePrograms(lockFile: string, progress: Progress, needs
     }
     await progress.step(`installing ${list}`, async () => {
       const env = { DEBIAN_FRONTEND: 'noninteractive' };
-      await execa('apt-get', ['update', '-qq'], { env });
-      await execa('apt-get', ['install', '-qq', '-y', '--no-install-recommends', ...packages], { env });
+      try {
+        await execa('apt-get', ['update', '-qq'], { env });
+        await execa('apt-get', ['install', '-qq', '-y', '--no-install-recommends', ...packages], { env });
+      } catch (cause) {
+        const said = cause instanceof ExecaError ? cause.stderr : String(cause);
+        throw new LabError(
+          `${needs.who} needs these Debian packages, and apt-get cannot install them: ${list}\n${said}\n` +
+            'is there a way to a Debian mirror? Then try again, or install them by hand',
+          { cause },
+        );
+      }
     });
     const still = await missingPackages(needs);
     if (still.length > 0)
