@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { expect } from 'chai';
 import { Lab } from '../lab/lab.ts';
 import { acl, chap, TargetMachine, type TestTarget } from './support/target-machine.ts';
-import { TargetNode } from './support/target-node.ts';
+import { TargetNode, type Writer } from './support/target-node.ts';
 
 describe('gates and targets', function () {
   this.timeout(900_000);
@@ -392,22 +392,30 @@ describe('gates and targets', function () {
       for (const writer of writers) expect((await writer.stop()).error).to.equal(null);
     });
 
-    it('is resumed by its guard when the process dies, and by resumeAll', async () => {
-      const volume = await exported(one);
-      const writer = await one.write(await one.login(volume, chap('node-1'), 120));
-      expect(await host.dies([['underSuspension', [volume.volumeId], 'true']], 'after:gate-suspend')).to.equal(true);
-      expect((await host.storage.exec(`dmsetup info -c --noheadings -o suspended ${volume.gatePath}`)).stdout).to.match(
-        /^Suspended/,
-      );
-      await host.storage.waitFor(
-        `dmsetup info -c --noheadings -o suspended ${volume.gatePath} | grep -q Active`,
-        15_000,
-      );
+    /** Who suspended it is dead: only its guard can let the I/O go on. */
+    const guardResumes = async (volume: TestTarget, writer: Writer): Promise<void> => {
+      const suspended = `dmsetup info -c --noheadings -o suspended ${volume.gatePath}`;
+      expect((await host.storage.exec(suspended)).stdout).to.match(/^Suspended/);
+      await host.storage.waitFor(`${suspended} | grep -q Active`, 15_000);
       await delay(1000);
       const report = await writer.stop();
       expect(report.error).to.equal(null);
       console.log(`      the writer waited ${report.longestPauseS.toFixed(2)} s`);
       expect(report.longestPauseS).to.be.lessThan(10);
+    };
+
+    it('is resumed by its guard when the process dies with its whole control group, as a pod does', async () => {
+      const volume = await exported(one);
+      const writer = await one.write(await one.login(volume, chap('node-1'), 120));
+      await host.diesAsPod([['underSuspension', [volume.volumeId], 'true']], 'after:gate-suspend');
+      await guardResumes(volume, writer);
+    });
+
+    it('is resumed by its guard when the process dies, and by resumeAll', async () => {
+      const volume = await exported(one);
+      const writer = await one.write(await one.login(volume, chap('node-1'), 120));
+      expect(await host.dies([['underSuspension', [volume.volumeId], 'true']], 'after:gate-suspend')).to.equal(true);
+      await guardResumes(volume, writer);
       await host.storage.exec(`dmsetup suspend ${volume.gatePath}`);
       const [resumed] = await host.ok(['gates.resumeAll']);
       expect(resumed?.value).to.deep.equal([volume.volumeId]);

@@ -2,44 +2,55 @@
 import type { Deployment } from './deployment.ts';
 
 /**
- * Of both roles: files of a command or a suspension that nobody has collected. LVM's private configuration stays, and so
- * does the file whose flock is the controller's lock.
+ * Of every machine, since the storage host can be a node as well; its own disks are no sdX. Each line is one thing left,
+ * `prefix: what`. What can't be looked at is a line too: a command that fails has not said that nothing is there.
+ *
+ * In the run folder LVM's private configuration stays, and so does the file whose flock is the controller's lock.
  */
-const RUN_FILES = `
-[ -d /run/lvm-iscsi-csi ] && find /run/lvm-iscsi-csi -type f ! -path '/run/lvm-iscsi-csi/lvm/*' ! -name 'controller-*.lock' | sed 's/^/run file: /'
-systemctl list-units --all --plain --no-legend 'run-*.scope' | grep -i lvm-iscsi-csi | sed 's/^/scope: /'
+const EVERYWHERE = `
+list() { # PREFIX COMMAND...
+  local prefix=$1 out; shift
+  if out=$("$@"); then [ -z "$out" ] || sed "s|^ *|$prefix: |" <<<"$out"; else echo "unknown: $* failed"; fi
+}
+[ -d /run/lvm-iscsi-csi ] && list 'run file' find /run/lvm-iscsi-csi -ignore_readdir_race -type f ! -path '/run/lvm-iscsi-csi/lvm/*' ! -name 'controller-*.lock'
+# A plugin that runs has one for its mutating commands; a second of the same owner is a dead one's, or a command without end.
+list scope systemctl list-units --all --plain --no-legend 'lvm-iscsi-csi-*.scope' | sed -E 's/-[0-9a-f]{12}[.]scope.*//' | sort | uniq -d
+[ -e /run/lock/iscsi/lock.write ] && ! pgrep -x iscsiadm >/dev/null && echo "database lock: /run/lock/iscsi/lock.write"
+for s in /sys/class/iscsi_session/session*; do [ -e "$s" ] && echo "session: $(cat $s/targetname)"; done
+for d in /etc/iscsi/nodes /var/lib/iscsi/nodes; do [ -d "$d" ] && list 'node record' find $d -ignore_readdir_race -mindepth 1 -maxdepth 1; done
+for d in /sys/block/sd*; do [ -e "$d" ] && echo "device: $d"; done
+grep -E ' /var/lib/kubelet/| /dev/sd| /var/lib/lvm-iscsi-csi' /proc/self/mountinfo | awk '{print "mount: " $5 " " $10}'
+[ -d /var/lib/lvm-iscsi-csi ] && list 'state file' find /var/lib/lvm-iscsi-csi -ignore_readdir_race -type f ! -path '*/boot*'
+[ -d /var/lib/kubelet/pods ] && list 'target path' find /var/lib/kubelet/pods -ignore_readdir_race -name mount
+[ -d /var/lib/kubelet/plugins ] && list 'staging path' find /var/lib/kubelet/plugins -ignore_readdir_race -name globalmount ! -empty
+true
 `;
 
 /**
- * Each prints one line for each thing left; `prefix: what`. By intent (docs/design.md) two things of the storage host
- * stay: the target that holds the portals, without ACLs or LUNs, and the unit that ends sessions at shutdown.
+ * By intent (docs/design.md) two things stay: the target that holds the portals, without ACLs or LUNs, and the unit that
+ * ends sessions at shutdown. A host that certainly has no such VG has no LVs of ours.
  */
-const STORAGE = `${RUN_FILES}
-vgs cinder-volumes >/dev/null 2>&1 && lvs --noheadings -o lv_name,lv_tags cinder-volumes | sed 's/^ */LV: /'
-dmsetup ls 2>/dev/null | grep '^gate-' | sed 's/^/gate: /'
+const STORAGE = `
+if groups=$(vgs --noheadings -o vg_name); then
+  grep -qx ' *cinder-volumes *' <<<"$groups" && list LV lvs --noheadings -o lv_name,lv_tags cinder-volumes
+else
+  echo 'unknown: vgs failed'
+fi
+list gate dmsetup ls | grep -E '^gate: gate-|^unknown: '
 for t in /sys/kernel/config/target/iscsi/iqn.*; do [ -d "$t" ] && echo "target: $t"; done | grep -vE ":portal-cinder-volumes[.][0-9a-f]{8}[.][0-9a-f]{12}$"
 for t in /sys/kernel/config/target/iscsi/iqn.*/tpgt_1/acls/*; do [ -d "$t" ] && echo "ACL: $t"; done
 for b in /sys/kernel/config/target/core/iblock_*/*; do [ -d "$b" ] && echo "backstore: $b"; done
-true`;
-
-const NODE = `${RUN_FILES}
-[ -e /run/lock/iscsi/lock.write ] && ! pgrep -x iscsiadm >/dev/null && echo "database lock: /run/lock/iscsi/lock.write"
-for s in /sys/class/iscsi_session/session*; do [ -e "$s" ] && echo "session: $(cat $s/targetname)"; done
-for d in /etc/iscsi/nodes /var/lib/iscsi/nodes; do [ -d "$d" ] && find $d -mindepth 1 -maxdepth 1 | sed 's/^/node record: /'; done
-for d in /sys/block/sd*; do [ -e "$d" ] && echo "device: $d"; done
-grep -E ' /var/lib/kubelet/| /dev/sd| /var/lib/lvm-iscsi-csi' /proc/self/mountinfo | awk '{print "mount: " $5 " " $10}'
-[ -d /var/lib/lvm-iscsi-csi ] && find /var/lib/lvm-iscsi-csi -type f | grep -v -F '/boot' | sed 's/^/state file: /'
-[ -d /var/lib/kubelet/pods ] && find /var/lib/kubelet/pods -name mount | sed 's/^/target path: /'
-[ -d /var/lib/kubelet/plugins ] && find /var/lib/kubelet/plugins -name globalmount ! -empty | sed 's/^/staging path: /'
-true`;
+true
+`;
 
 /** What is left, one line each, with the host's name; [] when nothing. Wiping has up to `timeoutMs` to end. */
-export async function leftovers(deployment: Deployment, timeoutMs = 120_000): Promise<string[]> {
+export async function leftovers(deployment: Pick<Deployment, 'lab'>, timeoutMs = 120_000): Promise<string[]> {
+  const { storage, machines } = deployment.lab;
   const deadline = performance.now() + timeoutMs;
   for (;;) {
     const found: string[] = [];
-    for (const machine of deployment.lab.machines) {
-      const { stdout } = await machine.exec(machine === deployment.lab.storage ? STORAGE : NODE);
+    for (const machine of machines) {
+      const { stdout } = await machine.exec(machine === storage ? `${EVERYWHERE}${STORAGE}` : EVERYWHERE);
       found.push(
         ...stdout
           .split('\n')

@@ -31,6 +31,8 @@ export interface AgentRequest {
   readonly watch?: boolean;
   /** The agent kills itself (SIGKILL) when this point is passed for the n-th time, e.g. "after:target-acl-auth#2". */
   readonly dieAt?: string;
+  /** At this point the agent makes the file `sign` and waits for ever: to be killed from outside. */
+  readonly waitAt?: { readonly point: string; readonly sign: string };
 }
 
 export interface AgentAnswer {
@@ -53,6 +55,10 @@ async function serve(request: AgentRequest): Promise<AgentAnswer[]> {
           process.kill(process.pid, 'SIGKILL');
           await new Promise(() => undefined);
         }
+      }
+      if (point === request.waitAt?.point) {
+        writeFileSync(request.waitAt.sign, '');
+        await new Promise(() => undefined);
       }
       if (point.startsWith('before:')) steps.push(point.slice('before:'.length));
     });

@@ -8,10 +8,13 @@ import type { AgentAnswer, AgentCall, AgentRequest } from './target-agent.ts';
 
 export const IQN_PREFIX = 'iqn.2010-10.org.openstack';
 const AGENT = '/root/target-agent.mjs';
+const REQUEST = '/root/target-agent-request.json';
+const UNIT = 'target-agent.service';
 const VG = 'cinder-volumes';
 
 export interface AgentOptions {
   readonly dieAt?: string;
+  readonly waitAt?: NonNullable<AgentRequest['waitAt']>;
   readonly portals?: readonly string[];
   readonly watch?: boolean;
 }
@@ -50,20 +53,34 @@ export class TargetMachine {
     return (await this.#start(calls, { dieAt }, false)).exitCode === 137;
   }
 
+  /**
+   * Dies at the point with every process of its control group, as a pod does that is removed by force.
+   * @throws CommandError when it never came there
+   */
+  async diesAsPod(calls: readonly AgentCall[], point: string): Promise<void> {
+    const sign = '/run/target-agent-waits';
+    await this.storage.writeFile(REQUEST, JSON.stringify(this.#request(calls, { waitAt: { point, sign } })), 0o600);
+    await this.storage.exec(
+      `rm -f ${sign}
+       systemd-run --quiet --collect --unit=${UNIT} sh -c 'exec /usr/local/bin/node ${AGENT} < ${REQUEST}'
+       until [ -e ${sign} ]; do systemctl is-active -q ${UNIT} || exit 1; sleep 0.1; done
+       systemctl kill --kill-whom=all -s KILL ${UNIT}`,
+    );
+    await this.storage.waitFor(`! systemctl is-active -q ${UNIT}`);
+  }
+
+  #request(calls: readonly AgentCall[], options: AgentOptions): AgentRequest {
+    return { iqnPrefix: IQN_PREFIX, portals: [this.portal], ...options, calls };
+  }
+
   async #start(
     calls: readonly AgentCall[],
     options: AgentOptions,
     check: boolean,
   ): Promise<{ stdout: string; exitCode: number }> {
-    const request: AgentRequest = {
-      iqnPrefix: IQN_PREFIX,
-      portals: [this.portal],
-      ...options,
-      calls,
-    };
     // The shell stays, and makes an exit code of a death by signal: ssh's own 255 would look like a lost connection.
     const result = await this.storage.exec(`node ${AGENT}; exit $?`, {
-      input: JSON.stringify(request),
+      input: JSON.stringify(this.#request(calls, options)),
       timeoutMs: 900_000,
       check,
     });
