@@ -8,6 +8,9 @@ export interface Spec {
   readonly seconds: number;
 }
 
+/** Reason of a spec that no driver is asked to pass. */
+export const PENDING = 'csi-sanity itself has it switched off (pending)';
+
 /** @throws Error when a spec has a status that is not known: it must not be counted as anything */
 export function parseReport(xml: string): Spec[] {
   // Attribute values and texts are escaped, so that neither < nor " can stand inside them.
@@ -24,8 +27,7 @@ export function parseReport(xml: string): Spec[] {
       return {
         name: name.slice('[It] '.length),
         outcome,
-        reason:
-          status === 'pending' ? 'csi-sanity itself has it switched off (pending)' : message.replace(/^skipped - /, ''),
+        reason: status === 'pending' ? PENDING : message.replace(/^skipped - /, ''),
         seconds: Number(attribute(attributes, 'time')),
       };
     })

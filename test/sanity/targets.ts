@@ -8,6 +8,7 @@ import { type Deployment, deploy, sockets } from '../integration/support/deploym
 import { leftovers } from '../integration/support/leftovers.ts';
 import { Lab } from '../lab/lab.ts';
 import type { Combination } from './combinations.ts';
+import type { Skips } from './expected.ts';
 import { FakeBackend, fakeVolumeId } from './fake/fake-backend.ts';
 import { FAKE_NODE_ID, FakeNode } from './fake/fake-node.ts';
 import { type PathCommands, writePathCommands } from './path-commands.ts';
@@ -27,6 +28,8 @@ export interface Endpoints {
 }
 
 export interface Target {
+  /** What is skipped here beside what each combination skips. */
+  readonly skips: Skips;
   /** A fresh deployment with the combination's settings. */
   start(combination: Combination): Promise<Endpoints>;
   /** What the last run left on any host, one line each. */
@@ -42,6 +45,7 @@ export async function labTarget(scratch: string, attachLimit: number): Promise<T
     for (const unit of deployment === undefined ? [] : [deployment.controller, ...deployment.nodes]) unit.close();
   };
   return {
+    skips: {},
     start: async (combination) => {
       const [node] = lab.nodes;
       if (node === undefined) throw new Error('the lab has no node');
@@ -87,6 +91,8 @@ export async function fakeTarget(scratch: string): Promise<Target> {
     await Promise.all(servers.splice(0).map(async (server) => await server.stop(5000)));
   };
   return {
+    // The fake node knows no limit.
+    skips: { 'No MaxVolumesPerNode': 1 },
     start: async (combination) => {
       await stopServers();
       const folder = path.join(scratch, combination.name);

@@ -1,12 +1,15 @@
-# What Cinder's LVM driver runs for an attach. Arguments: portal address, initiator.
-lvcreate -qq -y -Wn -Zn -n bench-cinder -L 64M cinder-volumes
+# What Cinder's LVM driver runs for an attach. Arguments: up|down, portal address, initiator.
 iqn=iqn.2010-10.org.bench:cinder
-start=$(now)
-cinder-rtstool create /dev/cinder-volumes/bench-cinder $iqn user password12345 False -p3260 -a"$1" >/dev/null
-cinder-rtstool add-initiator $iqn user password12345 "$2" >/dev/null
-cinder-rtstool save /run/bench-saveconfig.json >/dev/null
-end=$(now)
-test -e "$C/iscsi/$iqn/tpgt_1/acls/$2"
-cinder-rtstool delete $iqn >/dev/null
-lvremove -qq -y cinder-volumes/bench-cinder
-told $start $end
+lv=/dev/bench/cinder
+if [ "$1" = up ]; then
+  lvcreate -qq -y -Wn -Zn -n cinder -L 64M bench
+  start=$(now)
+  cinder-rtstool create $lv $iqn user password12345 False -p3260 -a"$2" >/dev/null
+  cinder-rtstool add-initiator $iqn user password12345 "$3" >/dev/null
+  cinder-rtstool save /run/bench-saveconfig.json >/dev/null
+  told $start $(now)
+else
+  cinder-rtstool delete $iqn >/dev/null
+  rm /run/bench-saveconfig.json
+  lvremove -qq -y bench/cinder
+fi

@@ -1,13 +1,15 @@
 # The least that a publish must do: LIO's configfs writes, with no process started for them, and one LVM command for the
-# tag. Arguments: portal address, initiator. The last line is the time in milliseconds.
+# tag. Arguments: up|down, portal address, initiator. `up` prints the time in milliseconds.
 import os, subprocess, sys, time
 
-address, initiator = sys.argv[1:]
+action, address, initiator = sys.argv[1:]
 core = '/sys/kernel/config/target/core/iblock_901'
 store = core + '/bench-floor'
 iqn = '/sys/kernel/config/target/iscsi/iqn.2010-10.org.bench:floor'
 group = iqn + '/tpgt_1'
+lun = group + '/lun/lun_0'
 acl = group + '/acls/' + initiator
+portal = group + '/np/' + address + ':3260'
 
 
 def lvm(*command):
@@ -20,29 +22,37 @@ def write(path, text):
     os.close(fd)
 
 
-lvm('lvcreate', '-qq', '-y', '-Wn', '-Zn', '-n', 'bench-floor', '-L', '64M', 'cinder-volumes')
-start = time.monotonic()
-lvm('lvchange', '-qq', '--addtag', 'attached', 'cinder-volumes/bench-floor')
-os.makedirs(store)
-write(store + '/control', 'udev_path=/dev/cinder-volumes/bench-floor')
-write(store + '/wwn/vpd_unit_serial', '0a1b2c3d4e5f60718293a4b5c6d7e8f8')
-write(store + '/enable', '1')
-os.makedirs(group + '/lun/lun_0')
-os.symlink(store, group + '/lun/lun_0/x')
-os.makedirs(acl + '/lun_0')
-os.symlink(group + '/lun/lun_0', acl + '/lun_0/x')
-write(acl + '/auth/userid', 'user')
-write(acl + '/auth/password', 'password12345')
-os.makedirs(group + '/np/' + address + ':3260')
-write(group + '/enable', '1')
-end = time.monotonic()
+def up():
+    lvm('lvchange', '-qq', '--addtag', 'attached', 'bench/floor')
+    os.makedirs(store)
+    write(store + '/control', 'udev_path=/dev/bench/floor')
+    write(store + '/wwn/vpd_unit_serial', '0a1b2c3d4e5f60718293a4b5c6d7e8f8')
+    write(store + '/enable', '1')
+    os.makedirs(lun)
+    os.symlink(store, lun + '/x')
+    os.makedirs(acl + '/lun_0')
+    os.symlink(lun, acl + '/lun_0/x')
+    write(acl + '/auth/userid', 'user')
+    write(acl + '/auth/password', 'password12345')
+    os.makedirs(portal)
+    write(group + '/enable', '1')
 
-write(group + '/enable', '0')
-os.unlink(acl + '/lun_0/x')
-for path in (acl + '/lun_0', acl, group + '/np/' + address + ':3260'):
-    os.rmdir(path)
-os.unlink(group + '/lun/lun_0/x')
-for path in (group + '/lun/lun_0', group, iqn, store, core):
-    os.rmdir(path)
-lvm('lvremove', '-qq', '-y', 'cinder-volumes/bench-floor')
-print((end - start) * 1000)
+
+def down():
+    write(group + '/enable', '0')
+    os.unlink(acl + '/lun_0/x')
+    for path in (acl + '/lun_0', acl, portal):
+        os.rmdir(path)
+    os.unlink(lun + '/x')
+    for path in (lun, group, iqn, store, core):
+        os.rmdir(path)
+
+
+if action == 'up':
+    lvm('lvcreate', '-qq', '-y', '-Wn', '-Zn', '-n', 'floor', '-L', '64M', 'bench')
+    start = time.monotonic()
+    up()
+    print((time.monotonic() - start) * 1000)
+else:
+    down()
+    lvm('lvremove', '-qq', '-y', 'bench/floor')

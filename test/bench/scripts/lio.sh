@@ -12,7 +12,7 @@ export_lv() { # device name iqn portal initiator
 }
 unexport_lv() { # name iqn portal initiator
   local b=$C/core/iblock_900/$1 t=$C/iscsi/$2/tpgt_1
-  echo 0 > $t/enable; rm $t/acls/$4/lun_0/x; rmdir $t/acls/$4/lun_0 $t/acls/$4; rmdir $t/np/$3:3260; rm $t/lun/lun_0/x; rmdir $t/lun/lun_0 $t $C/iscsi/$2 $b
+  echo 0 > $t/enable; rm $t/acls/$4/lun_0/x; rmdir $t/acls/$4/lun_0 $t/acls/$4; rmdir $t/np/$3:3260; rm $t/lun/lun_0/x; rmdir $t/lun/lun_0 $t $C/iscsi/$2 $b ${b%/*}
 }
 told() { # start end
   echo $((($2 - $1) / 1000000))

@@ -4,7 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { execa } from 'execa';
-import { parseReport } from '../../sanity/junit.ts';
+import { COMBINATIONS, SPECS } from '../../sanity/combinations.ts';
+import { addSkips, differences } from '../../sanity/expected.ts';
+import { parseReport, type Spec } from '../../sanity/junit.ts';
 import { type PathCommands, writePathCommands } from '../../sanity/path-commands.ts';
 
 const testcase = (status: string, body: string) =>
@@ -35,6 +37,48 @@ describe("csi-sanity's report", () => {
 
   it('is refused when it says something unknown', () => {
     expect(() => parseReport(testcase('flaked', ''))).to.throw(/unknown status "flaked"/);
+  });
+});
+
+describe('what csi-sanity has run', () => {
+  const spec = (name: string, reason?: string): Spec => ({
+    name,
+    outcome: reason === undefined ? 'passed' : 'skipped',
+    reason: reason ?? '',
+    seconds: 0,
+  });
+  const expected = { specs: 4, skips: { 'no clones': 2 } };
+  const asExpected = [spec('a'), spec('b'), spec('c', 'no clones'), spec('d', 'no clones')];
+
+  it('is as expected', () => {
+    expect(differences(asExpected, expected)).to.deep.equal([]);
+  });
+
+  it('is not, when a capability has got lost: its specs are skipped, and named', () => {
+    const [, ...others] = asExpected;
+    expect(differences([spec('a', 'ListVolumes not supported'), ...others], expected)).to.deep.equal([
+      'skipped for "ListVolumes not supported": expected 0, found 1\n  a',
+    ]);
+  });
+
+  it('is not, when a skip that is expected is none any more, or a spec is missing', () => {
+    const [a, b, c] = asExpected as [Spec, Spec, Spec];
+    expect(differences([a, b, c], expected)).to.deep.equal([
+      'all specs: expected 4, found 3',
+      'skipped for "no clones": expected 2, found 1\n  c',
+    ]);
+    expect(differences([a, b, a, b], expected)).to.deep.equal(['skipped for "no clones": expected 2, found 0']);
+  });
+
+  it('may be less on a target that cannot do something', () => {
+    expect(addSkips({ a: 1, b: 2 }, { b: 1, c: 1 })).to.deep.equal({ a: 1, b: 3, c: 1 });
+  });
+
+  it('is most of it, in each combination', () => {
+    for (const { name, skips } of COMBINATIONS) {
+      const skipped = Object.values(skips).reduce((sum, count) => sum + count, 0);
+      expect([name, SPECS - skipped]).to.deep.equal([name, 59]);
+    }
   });
 });
 
