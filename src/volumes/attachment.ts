@@ -3,16 +3,19 @@
  * for that name, whatever IQN the node has by now (order of writes: tags.ts; fence: exports.ts).
  */
 import { DriverError } from '../errors.ts';
+import type { TargetState } from '../iscsi/target/types.ts';
 import { log } from '../system/context.ts';
 import type { PublishRequest } from './backend.ts';
 import { capabilityProblemOf, isReadonlyAttachment, modeClass } from './capabilities.ts';
 import { type ChapPair, userCredentials } from './chap.ts';
 import type { BackendDependencies } from './dependencies.ts';
+import { explainFence } from './export-errors.ts';
 import { attachmentCredentials, ensureExport, removeExport, revokeInitiator } from './exports.ts';
 import type { UnfinishedFences } from './fences.ts';
+import { findTarget, notOurs, refuseForeignTarget } from './foreign-targets.ts';
 import { explainLvm } from './lvm-errors.ts';
 import { type Attachment, isMultiNode, type Volume } from './model.ts';
-import { newToken, targetIqn } from './names.ts';
+import { isVolumeId, newToken, targetIqn } from './names.ts';
 import { type NodeIdentity, parseNodeId } from './node-id.ts';
 import type { PublishContext } from './publish-context.ts';
 import { attachmentTag } from './tags.ts';
@@ -90,6 +93,8 @@ export async function publishVolume(
   checkInitiatorUnique(table, pending, node);
   checkLimit(deps, table, pending, node, request.volumeId);
   return await pending.during(request.volumeId, node, async () => {
+    // Before anything is written.
+    await refuseForeignTarget(deps, request.volumeId);
     await explainLvm(
       `the attachment of volume ${request.volumeId} to node ${node.nodeName} could not be recorded`,
       lvm.vgName,
@@ -248,7 +253,10 @@ function contextOf(
   };
 }
 
-/** Empty nodeId: from all nodes. OK when the volume or the attachment is not there. */
+/**
+ * Empty nodeId: from all nodes. OK when the volume or the attachment is not there, and no access of that node either: an
+ * LV that was renamed or restored from an archive, or has lost a tag, may still be exported, and the node go on writing.
+ */
 export async function unpublishVolume(
   deps: BackendDependencies,
   fences: UnfinishedFences,
@@ -257,13 +265,52 @@ export async function unpublishVolume(
 ): Promise<void> {
   const table = await VolumeTable.read(deps.lvm, deps.config.clusterId);
   const entry = table.find(volumeId);
-  if (entry === undefined) return;
   const node = parseNodeId(nodeId);
   if (nodeId !== '' && node === undefined) return;
-  const leaving = entry.volume.attachments.filter(
-    (attachment) => node === undefined || attachment.nodeName === node.nodeName,
+  const attachments = entry?.volume.attachments ?? [];
+  const leaving = attachments.filter((attachment) => node === undefined || attachment.nodeName === node.nodeName);
+  if (entry !== undefined && leaving.length > 0) await detach(deps, fences, entry, leaving);
+  else await cutUnrecorded(deps, table, volumeId, node);
+}
+
+/** What the tags do not tell, and LIO still lets in. */
+async function cutUnrecorded(
+  deps: BackendDependencies,
+  table: VolumeTable,
+  volumeId: string,
+  node: NodeIdentity | undefined,
+): Promise<void> {
+  if (!isVolumeId(volumeId)) return;
+  const target = await explainFence(volumeId, () => ownTarget(deps, table, volumeId));
+  if (target === undefined) return;
+  const entry = table.find(volumeId);
+  const recorded = new Set(entry?.volume.attachments.map(({ initiatorIqn }) => initiatorIqn));
+  const unrecorded = [...target.aclInitiators, ...target.sessions.map(({ initiatorIqn }) => initiatorIqn)].filter(
+    (initiatorIqn) => !recorded.has(initiatorIqn.toLowerCase()),
   );
-  if (leaving.length > 0) await detach(deps, fences, entry, leaving);
+  const leaving = [...new Set(unrecorded)].filter(
+    (initiatorIqn) => node === undefined || initiatorIqn.toLowerCase() === node.initiatorIqn,
+  );
+  if (entry !== undefined && leaving.length === 0) return;
+  log().warn(
+    { volumeId, target: target.targetIqn, initiators: leaving },
+    entry === undefined
+      ? 'a volume that is not there (any more) is still exported: its export is removed'
+      : 'access that no attachment asks for is cut off',
+  );
+  if (recorded.size === 0) await removeExport(deps, volumeId);
+  else for (const initiatorIqn of leaving) await revokeInitiator(deps, volumeId, initiatorIqn);
+}
+
+/** The target of the volume, if it is ours and of this VG. */
+async function ownTarget(
+  deps: BackendDependencies,
+  table: VolumeTable,
+  volumeId: string,
+): Promise<TargetState | undefined> {
+  const target = await findTarget(deps, volumeId);
+  if (target === undefined || notOurs(target, (id) => deps.gates.path(id)) !== undefined) return undefined;
+  return (await deps.gates.servesOtherVg(volumeId, table.report.vg.uuid)) ? undefined : target;
 }
 
 /** Goes on with the fences of this volume that have not ended. @returns whether there were any: then the entry is outdated. */

@@ -39,7 +39,7 @@ export function capabilityProblemOf(volume: Volume, capability: VolumeCapability
     return `volume ${volume.id} was created for block access and has no file system of the driver's, and a mount was asked for; create a volume with volumeMode Filesystem`;
   }
   if (access.fsType !== '' && access.fsType !== volume.content.fsType) {
-    return `volume ${volume.id} holds ${volume.content.fsType}, and ${access.fsType} was asked for`;
+    return `volume ${volume.id} holds ${volume.content.fsType}, and ${access.fsType} was asked for; ask for ${volume.content.fsType} (fsType of the PersistentVolume), or create a volume with ${access.fsType} and copy the data`;
   }
   return undefined;
 }

@@ -15,9 +15,20 @@ export async function deleteVolume(deps: BackendDependencies, volumeId: string):
     await hideDeleted(deps, volumeId);
     return;
   }
-  const entry = table.find(volumeId);
-  if (entry === undefined) return;
-  const nodes = entry.volume.attachments.map((attachment) => attachment.nodeName);
+  if (table.find(volumeId) === undefined) return;
+  requireNoAttachment(table, volumeId);
+  // Not attached means fenced, but a crash may have left pieces of an export behind.
+  await removeExport(deps, volumeId);
+  await discardVolume(deps, volumeId);
+}
+
+/** @throws DriverError FAILED_PRECONDITION as deleteVolume does. */
+export async function requireDetached(deps: BackendDependencies, volumeId: string): Promise<void> {
+  requireNoAttachment(await VolumeTable.read(deps.lvm, deps.config.clusterId), volumeId);
+}
+
+function requireNoAttachment(table: VolumeTable, volumeId: string): void {
+  const nodes = (table.find(volumeId)?.volume.attachments ?? []).map((attachment) => attachment.nodeName);
   if (nodes.length > 0) {
     throw new DriverError('FAILED_PRECONDITION', {
       problem: `volume ${volumeId} cannot be deleted while it is attached`,
@@ -25,9 +36,6 @@ export async function deleteVolume(deps: BackendDependencies, volumeId: string):
       action: 'detach it there first (delete the pods that use it)',
     });
   }
-  // Not attached means fenced, but a crash may have left pieces of an export behind.
-  await removeExport(deps, volumeId);
-  await discardVolume(deps, volumeId);
 }
 
 /** From volume to "waiting for wiping". The LV must not be exported. */

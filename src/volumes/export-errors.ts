@@ -19,6 +19,9 @@ interface Meaning {
 /** A table or a list of initiators can be long; what to do must still fit into the client's message. */
 const MAX_FOUND_CHARACTERS = 400;
 
+export const FOREIGN_TARGET_ACTION =
+  "it is other software's, perhaps Cinder's, and is left alone: end that export there (targetcli ls shows it), or give this driver an iqn-prefix of its own";
+
 const LATE: Meaning = {
   code: 'ABORTED',
   action:
@@ -60,7 +63,7 @@ const TARGET: Readonly<Record<TargetErrorReason, Meaning>> = {
   },
   foreign: {
     code: 'FAILED_PRECONDITION',
-    action: 'check option iqn-prefix against /sys/kernel/config/target/iscsi on the storage host',
+    action: FOREIGN_TARGET_ACTION,
   },
   conflict: {
     code: 'FAILED_PRECONDITION',
@@ -91,9 +94,9 @@ export async function explainExport<T>(problem: string, action: () => Promise<T>
 }
 
 /** Runs a fence. One that does not end well is ABORTED, never OK: the caller must not give the volume to another node. */
-export async function explainFence(volumeId: string, action: () => Promise<void>): Promise<void> {
+export async function explainFence<T>(volumeId: string, action: () => Promise<T>): Promise<T> {
   try {
-    await action();
+    return await action();
   } catch (cause) {
     if (cause instanceof DriverError) throw cause;
     const { found, action: toDo, code } = meaningOf(cause) ?? { ...SEE_LOG, found: 'a step of the fence failed' };

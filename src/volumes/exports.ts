@@ -5,8 +5,9 @@ import { log } from '../system/context.ts';
 import type { ChapPair } from './chap.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { explainExport, explainFence } from './export-errors.ts';
+import { findTarget, foreignBackings, refuseForeignTarget } from './foreign-targets.ts';
 import { explainLvm } from './lvm-errors.ts';
-import type { Attachment, Volume } from './model.ts';
+import { type Attachment, sharesWrites, type Volume } from './model.ts';
 import { targetIqn } from './names.ts';
 import type { VolumeEntry } from './volume-table.ts';
 
@@ -63,6 +64,7 @@ export function targetSpec(deps: BackendDependencies, volume: Volume, given?: Gi
     serial: volume.serial,
     devicePath: deps.gates.path(volume.id),
     discard: volume.provisioning === 'thin',
+    reservations: volume.attachments.some(({ mode }) => sharesWrites(mode)),
     acls,
   };
 }
@@ -85,6 +87,8 @@ export async function ensureExport(
     try {
       await deps.gates.ensure(gate);
     } catch (error) {
+      // Who exports the LV itself holds it: no gate can be made over it.
+      if (error instanceof GateError && error.reason === 'backing') await refuseForeignTarget(deps, volume.id);
       if (!(error instanceof GateError && error.reason === 'severed')) throw error;
       // A crash in the middle of a fence. Nothing passes there any more, so nobody loses anything by the rest of it.
       log().warn(
@@ -98,14 +102,18 @@ export async function ensureExport(
   });
 }
 
-/** Cuts every initiator off and removes target, backstore and gate. After it returned not one byte reaches the LV. */
+/**
+ * Cuts every initiator off and removes target, backstore and gate. After it returned not one byte reaches the LV through
+ * them. A target of that name that is somebody else's has no part in it, and stays (foreign-targets.ts).
+ */
 export async function removeExport(deps: BackendDependencies, volumeId: string): Promise<void> {
   const iqn = targetIqn(deps.config.iqnPrefix, volumeId);
   const options = { timeoutMs: deps.config.fenceTimeoutMs };
   await explainFence(volumeId, async () => {
-    await deps.targets.disable(iqn, options);
+    const isOurs = !(await isForeign(deps, volumeId));
+    if (isOurs) await deps.targets.disable(iqn, options);
     await deps.gates.sever(volumeId, options);
-    await deps.targets.remove(volumeId, iqn, options);
+    if (isOurs) await deps.targets.remove(volumeId, iqn, options);
     await deps.gates.remove(volumeId);
   });
 }
@@ -116,9 +124,15 @@ export async function revokeInitiator(
   volumeId: string,
   initiatorIqn: string,
 ): Promise<void> {
-  await explainFence(volumeId, () =>
-    deps.targets.revoke(targetIqn(deps.config.iqnPrefix, volumeId), initiatorIqn, {
+  await explainFence(volumeId, async () => {
+    if (await isForeign(deps, volumeId)) return;
+    await deps.targets.revoke(targetIqn(deps.config.iqnPrefix, volumeId), initiatorIqn, {
       timeoutMs: deps.config.fenceTimeoutMs,
-    }),
-  );
+    });
+  });
+}
+
+async function isForeign(deps: BackendDependencies, volumeId: string): Promise<boolean> {
+  const target = await findTarget(deps, volumeId);
+  return target !== undefined && foreignBackings(target, (id) => deps.gates.path(id)).length > 0;
 }

@@ -66,12 +66,17 @@ export class Growths {
   /** For what takes the LV away: nothing is written to it from here on. */
   async without<T>(volumeId: string, action: () => Promise<T>): Promise<T> {
     this.#barred.add(volumeId);
+    const job = this.#jobs.get(volumeId);
     try {
-      const job = this.#jobs.get(volumeId);
       job?.stopper.abort(new Error('the volume is to be deleted'));
       await job?.ended.catch(() => undefined);
       this.#failures.delete(volumeId);
       return await action();
+    } catch (error) {
+      // It has not gone (attached in between, say). Where it has after all, nothing is found to be zeroed.
+      this.#barred.delete(volumeId);
+      if (job !== undefined) this.start(volumeId);
+      throw error;
     } finally {
       this.#barred.delete(volumeId);
     }

@@ -7,11 +7,12 @@ import { PendingAttachments, publishVolume, unpublishVolume } from './attachment
 import type { Backend, Capacity, CreateVolumeRequest, ExpandResult, ProbeResult, PublishRequest } from './backend.ts';
 import { capabilityProblem, capabilityProblemOf } from './capabilities.ts';
 import { createVolume } from './creation.ts';
-import { deleteVolume } from './deletion.ts';
+import { deleteVolume, requireDetached } from './deletion.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { expandVolume } from './expansion.ts';
 import { explainExport } from './export-errors.ts';
 import { UnfinishedFences } from './fences.ts';
+import { ForeignTargets } from './foreign-targets.ts';
 import { Growths } from './growth.ts';
 import { hasMetadataRoom } from './metadata-room.ts';
 import type { CapacityRange, Volume, VolumeCapability } from './model.ts';
@@ -24,20 +25,35 @@ import { witnessed } from './witness.ts';
 
 /** A call to expand waits that long for zeroing. While it waits the wire refuses other calls for the volume. */
 const GROWTH_PATIENCE_MS = 30_000;
+/**
+ * For so long calls must have been let in before an unfinished volume is given up. The provisioner repeats a create after
+ * minutes, and one that zeroes for more than a day must not be lost to a restart: its call counts from there on.
+ */
+const ASKED_AGAIN_WITHIN_MS = 3_600_000;
+
+export interface LvmBackendOptions {
+  readonly growthPatienceMs?: number;
+  readonly askedAgainWithinMs?: number;
+}
 
 export class LvmBackend implements Backend {
   readonly #deps: BackendDependencies;
   readonly #mutex = new KeyedMutex();
   readonly #pending = new PendingAttachments();
   readonly #fences = new UnfinishedFences();
+  readonly #foreign = new ForeignTargets();
   readonly #growths: Growths;
+  readonly #askedAgainWithinMs: number;
+  /** When calls were let in, by the monotonic clock; undefined before that. */
+  #readySinceMs: number | undefined;
   /** Why no call can be served yet; undefined once the first reconciliation is through. */
   #notReady: string | undefined = 'the controller is starting: the volume group has not been read yet';
   #portalProblem: string | undefined;
   #failures: readonly string[] = [];
 
-  constructor(deps: BackendDependencies, options: { readonly growthPatienceMs?: number } = {}) {
+  constructor(deps: BackendDependencies, options: LvmBackendOptions = {}) {
     this.#deps = deps;
+    this.#askedAgainWithinMs = options.askedAgainWithinMs ?? ASKED_AGAIN_WITHIN_MS;
     this.#growths = new Growths(deps, this.#mutex, options.growthPatienceMs ?? GROWTH_PATIENCE_MS);
   }
 
@@ -51,10 +67,13 @@ export class LvmBackend implements Backend {
     const atStart = this.#notReady !== undefined;
     try {
       const parts = { deps: this.#deps, mutex: this.#mutex, fences: this.#fences };
+      const since = this.#readySinceMs;
+      const discardUnfinished = since !== undefined && performance.now() - since >= this.#askedAgainWithinMs;
       const result = await witnessed(parts, () =>
-        reconcile(this.#deps, this.#mutex, this.#fences, this.#growths, { atStart }),
+        reconcile(this.#deps, this.#mutex, this.#fences, this.#growths, this.#foreign, { atStart, discardUnfinished }),
       );
       this.#notReady = undefined;
+      this.#readySinceMs ??= performance.now();
       this.#portalProblem = result.portalProblem;
       this.#failures = result.failures;
       return result;
@@ -107,7 +126,8 @@ export class LvmBackend implements Backend {
   }
 
   async deleteVolume(volumeId: string): Promise<void> {
-    this.#requireReady();
+    // A call that is refused stops no expansion.
+    await this.#exclusively(volumeId, () => requireDetached(this.#deps, volumeId));
     await this.#growths.without(volumeId, () => this.#exclusively(volumeId, () => deleteVolume(this.#deps, volumeId)));
   }
 

@@ -78,6 +78,11 @@ export function isMultiNode(mode: AccessMode): boolean {
   return mode === 'MULTI_NODE_READER_ONLY' || mode === 'MULTI_NODE_MULTI_WRITER';
 }
 
+/** More than one node may write at a time: they need a way to agree. */
+export function sharesWrites(mode: AccessMode): boolean {
+  return mode === 'MULTI_NODE_MULTI_WRITER';
+}
+
 export function isReaderOnly(mode: AccessMode): boolean {
   return mode === 'SINGLE_NODE_READER_ONLY' || mode === 'MULTI_NODE_READER_ONLY';
 }

@@ -4,6 +4,7 @@
  */
 import type { Gate } from '../gate/types.ts';
 import type { TargetState } from '../iscsi/target/types.ts';
+import { type ForeignTarget, type GatePath, notOurs } from './foreign-targets.ts';
 import { isVolumeId } from './names.ts';
 import type { VolumeEntry, VolumeTable } from './volume-table.ts';
 
@@ -20,8 +21,10 @@ export interface ReconcilePlan {
   readonly inactive: readonly string[];
   /** Attached: gate and target have to be as the tags say. */
   readonly exports: readonly string[];
-  /** With a gate or a target that no attachment asks for. Maybe another VG's. */
+  /** With a gate of ours, or a target that is not known to be somebody else's, that no attachment asks for. Maybe another VG's. */
   readonly leftovers: readonly string[];
+  /** Called as ours are, and not ours. */
+  readonly foreign: readonly ForeignTarget[];
   readonly unfinished: readonly string[];
   /** With an expansion that is not finished. */
   readonly growing: readonly string[];
@@ -31,9 +34,12 @@ export interface ReconcilePlan {
 
 export function planReconcile(
   table: VolumeTable,
-  serving: readonly TargetState[],
+  listed: readonly TargetState[],
   gates: readonly Gate[],
+  gatePath: GatePath,
 ): ReconcilePlan {
+  const judged = listed.map((target) => ({ target, what: notOurs(target, gatePath) }));
+  const serving = judged.filter(({ what }) => what === undefined).map(({ target }) => target);
   // Nothing is torn down on the word of a VG that may not show all that it has.
   const whole = table.report.vg.missingPvCount === 0;
   const attached = table.entries().filter(({ volume }) => volume.attachments.length > 0);
@@ -41,6 +47,7 @@ export function planReconcile(
   const cold = !serving.some((target) => target.portals.length > 0);
   return {
     cold,
+    foreign: judged.flatMap(({ target: { targetIqn }, what }) => (what === undefined ? [] : { targetIqn, what })),
     inactive: ids(attached.filter(({ lv }) => !lv.active)),
     exports: ids(attached),
     growing: whole

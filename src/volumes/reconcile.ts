@@ -14,6 +14,7 @@ import type { BackendDependencies } from './dependencies.ts';
 import { explainExport } from './export-errors.ts';
 import { ensureExport, removeExport } from './exports.ts';
 import type { UnfinishedFences } from './fences.ts';
+import type { ForeignTargets } from './foreign-targets.ts';
 import type { Growths } from './growth.ts';
 import { targetIqn } from './names.ts';
 import { isForgotten, planReconcile, type ReconcilePlan } from './reconcile-plan.ts';
@@ -24,10 +25,18 @@ const UNREADABLE = 'gates and targets of the storage host could not be listed';
 export interface ReconcileResult {
   readonly repaired: number;
   readonly removed: number;
+  /** Targets that are called as ours are, and were left alone. */
+  readonly foreign: number;
   /** One for each volume that could not be repaired, and one for the portals; the others were. */
   readonly failures: readonly string[];
   /** Why no initiator can reach this host; undefined when it can. */
   readonly portalProblem: string | undefined;
+}
+
+export interface ReconcileOptions {
+  readonly atStart: boolean;
+  /** Calls have been let in for so long that a volume which still nobody asks for has been given up. */
+  readonly discardUnfinished: boolean;
 }
 
 /**
@@ -39,7 +48,8 @@ export async function reconcile(
   mutex: KeyedMutex,
   fences: UnfinishedFences,
   growths: Growths,
-  options: { atStart: boolean },
+  foreign: ForeignTargets,
+  options: ReconcileOptions,
 ): Promise<ReconcileResult> {
   const { lvm, config, gates, targets } = deps;
   if (options.atStart) {
@@ -53,13 +63,14 @@ export async function reconcile(
   table.warnRefused();
   if (options.atStart) await refuseForeignTargets(deps, table);
   const [serving, present] = await explainExport(UNREADABLE, async () => [await targets.list(), await gates.list()]);
-  const plan = planReconcile(table, serving, present);
+  const plan = planReconcile(table, serving, present, (volumeId) => gates.path(volumeId));
+  foreign.tell(plan.foreign);
   return await new Execution({
     deps,
     mutex,
     fences,
     growths,
-    plan,
+    plan: options.discardUnfinished ? plan : { ...plan, unfinished: [] },
     vgUuid: table.report.vg.uuid,
   }).run();
 }
@@ -131,7 +142,13 @@ class Execution {
     wipeQueue.wake();
     // Nothing waits for it: until it is through everybody is shown what is known to be blank.
     for (const volumeId of growing) this.#growths.start(volumeId);
-    return { repaired: this.#repaired, removed: this.#removed, failures: this.#failures, portalProblem };
+    return {
+      repaired: this.#repaired,
+      removed: this.#removed,
+      foreign: this.#plan.foreign.length,
+      failures: this.#failures,
+      portalProblem,
+    };
   }
 
   /**

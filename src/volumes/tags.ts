@@ -24,7 +24,8 @@
  *   A crash after 1 leaves an attachment without a target: the next start, or the retry, builds it, with the same nonce.
  * UNPUBLISH 1. fence: target disabled, ACL gone, gate severed and removed  2. remove `att`
  *   A crash in 1 leaves `att`: the start builds the target again (the node was not told that it is cut off), the retry
- *   fences again. Where the gate is severed already, the start completes the fence before it builds. The tag goes last, so
+ *   fences again. Where no tag tells of the node (lost by hand, another LV by that name), LIO is asked all the same.
+ *   Where the gate is severed already, the start completes the fence before it builds. The tag goes last, so
  *   that "no tag" always means "fenced". A fence that failed or was not waited for (no crash) is never undone: fences.ts.
  * EXPAND  1. add `growing=OLD`  2. lvextend  3. zero from OLD, unless these extents were blank (as in CREATE)
  *         4. remove `growing`  5. gate grows

@@ -100,6 +100,7 @@ export class VolumeTable {
       throw new DriverError('NOT_FOUND', {
         problem: `volume ${volumeId.slice(0, 128)} does not exist`,
         found: `no such logical volume in volume group "${this.report.vg.name}"`,
+        action: `compare with "lvs -o lv_name,lv_tags ${this.report.vg.name}" on the storage host: the volume was deleted, renamed there, or is in another volume group`,
       });
     }
     return entry;

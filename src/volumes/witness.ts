@@ -111,14 +111,14 @@ async function isIncomplete(parts: Parts, volumeId: string): Promise<boolean> {
 }
 
 function admitsAll(
-  { config }: BackendDependencies,
+  { config, gates }: BackendDependencies,
   targets: readonly TargetState[],
   volumeId: string,
   attachments: readonly Attachment[],
 ): boolean {
   if (attachments.length === 0) return true;
   const target = targets.find((one) => one.volumeId === volumeId);
-  if (target === undefined || !target.enabled || target.backstoreDevice === undefined) return false;
+  if (target === undefined || !target.enabled || target.backstoreDevice !== gates.path(volumeId)) return false;
   if (!config.portals.every((portal) => target.portals.includes(portal))) return false;
   const admitted = new Set(target.admittedInitiators.map((initiator) => initiator.toLowerCase()));
   return attachments.every(({ initiatorIqn }) => admitted.has(initiatorIqn.toLowerCase()));

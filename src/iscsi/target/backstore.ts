@@ -69,8 +69,8 @@ export async function attributeChanges(fs: ConfigFs, backstorePath: string, spec
   const wanted: [string, string][] = [
     // Third-party copy has let an initiator reach other volumes (CVE-2020-28374).
     ['emulate_3pc', '0'],
-    // Reservations live in memory only and would silently be lost with a reboot.
-    ['emulate_pr', '0'],
+    // Reservations live in memory only and are lost with a reboot: only for nodes that share the volume and may need them.
+    ['emulate_pr', spec.reservations === true ? '1' : '0'],
     ['emulate_tpu', discard],
     ['emulate_tpws', discard],
   ];

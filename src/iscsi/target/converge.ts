@@ -3,6 +3,7 @@
  * portal group disabled, LUN, for each initiator mapped LUN before credentials, portals, enable. A crash leaves a prefix
  * of it, in which nobody can log in (disabled) or only who has been completed; the next run goes on from there.
  * Each thing is compared and only differences are written: a target that is right sees nothing but reads.
+ * The name alone makes no target ours, since Cinder's are called the same: what is backed by another device is refused.
  */
 import { log } from '../../system/context.ts';
 import { aclChanges, cutSessions, hasMappedLun, withCredentials } from './acl.ts';
@@ -28,9 +29,10 @@ import {
   readTarget,
 } from './inventory.ts';
 import type { TargetLayout, TargetPaths } from './layout.ts';
+import { backingsOf, bareBackstore, targetState } from './list.ts';
 import { lunRemoval, portalGroupChanges, portalGroupRemoval } from './portal-group.ts';
 import type { Portals } from './portals.ts';
-import type { TargetSpec } from './types.ts';
+import type { TargetSpec, TargetState } from './types.ts';
 
 export class TargetBuilder {
   readonly #layout: TargetLayout;
@@ -50,8 +52,9 @@ export class TargetBuilder {
       readTarget(fs, paths),
       this.#findBackstore(fs, spec.volumeId),
     ]);
-    let found = before === undefined ? undefined : await fenceUnexpected(fs, paths, before, spec);
     const deviceNumber = deviceNumberOf(device, spec.devicePath);
+    await this.#refuseForeign(fs, spec, before, present);
+    let found = before === undefined ? undefined : await fenceUnexpected(fs, paths, before, spec);
     const problem = targetProblem(spec, deviceNumber, found, present);
     if (problem !== undefined) {
       await this.#tearDownWrong(fs, spec, problem, found);
@@ -60,6 +63,44 @@ export class TargetBuilder {
     const usable = problem === undefined ? present : undefined;
     const backstore = usable?.enabled === true ? usable : await this.#build(fs, spec, deviceNumber, usable);
     await this.#complete(fs, paths, spec, found, backstore.path, withPortals);
+  }
+
+  async find(fs: ConfigFs, volumeId: string, targetIqn: string): Promise<TargetState | undefined> {
+    const [found, own] = await Promise.all([
+      readTarget(fs, this.#layout.target(targetIqn)),
+      this.#findBackstore(fs, volumeId),
+    ]);
+    if (found === undefined)
+      return own === undefined ? undefined : bareBackstore(targetIqn, placeOf(own), own.devicePath);
+    return await targetState(fs, this.#layout, { targetIqn, found, named: await this.#named(fs, targetIqn, own) });
+  }
+
+  /** @throws TargetError foreign when something is there that is backed by another device than ours. */
+  async #refuseForeign(
+    fs: ConfigFs,
+    spec: TargetSpec,
+    found: FoundTarget | undefined,
+    present: FoundBackstore | undefined,
+  ): Promise<void> {
+    if (found === undefined && present === undefined) return;
+    const luns = found?.luns ?? [];
+    const right = present?.devicePath === spec.devicePath ? placeOf(present) : undefined;
+    if (luns.some(({ links }) => links.some(({ leadsTo }) => leadsTo === right))) return;
+    const named = await this.#named(fs, spec.targetIqn, present);
+    const { volumeId } = spec;
+    const { backings, hasOwnBackstore } = await backingsOf(fs, this.#layout, { volumeId, luns, named });
+    if (backings.length === 0 || hasOwnBackstore || backings.includes(spec.devicePath)) return;
+    const what = found === undefined ? `backstore ${spec.volumeId}` : `target ${spec.targetIqn}`;
+    throw new TargetError(
+      'foreign',
+      `${what} is there already, backed by ${backings.join(', ')} instead of ${spec.devicePath}`,
+    );
+  }
+
+  /** As SeenTarget.named. Cinder's tool (cinder-rtstool) calls a backstore as its target. */
+  async #named(fs: ConfigFs, targetIqn: string, own: FoundBackstore | undefined): Promise<string[]> {
+    const others = await this.#hbas.find(fs, targetIqn);
+    return [...(own === undefined ? [] : [placeOf(own)]), ...(others === undefined ? [] : [`${others}/${targetIqn}`])];
   }
 
   /** Absent parts: nothing to do. Portals last: their removal is known to hang, and must not keep the device. */
@@ -146,6 +187,10 @@ export class TargetBuilder {
     log().warn({ target: spec.targetIqn, problem }, 'a wrong target that nobody uses is built anew');
     await this.remove(fs, spec.volumeId, spec.targetIqn);
   }
+}
+
+function placeOf({ hba, volumeId }: BackstorePlace): string {
+  return `${hba}/${volumeId}`;
 }
 
 /** ACLs that are not wanted, or can log in without a LUN, and sessions that came in without an ACL. @returns what is left. */

@@ -1,7 +1,7 @@
 /**
  * What went wrong with a target:
  * - invalid: the spec contradicts itself or holds a value that the kernel would misread.
- * - foreign: not under our IQN prefix, or not a volume's name; never touched.
+ * - foreign: not under our IQN prefix, not a volume's name, or backed by another device than ours; never touched.
  * - conflict: the backstore has another device or serial than wanted while sessions are live.
  * - device: the block device to export is not there.
  * - portal: the kernel does not listen there, most often because something else does.

@@ -95,7 +95,8 @@ export class HbaIndex {
   }
 }
 
-function isOurs(hba: string): boolean {
+/** Nobody else makes one of that number. */
+export function isOurs(hba: string): boolean {
   return Number(HBA_NAME.exec(hba)?.[1]) >= FIRST_NUMBER;
 }
 

@@ -154,6 +154,12 @@ export function toBackstore(
   };
 }
 
+/** The device or file that a backstore of any kind (`<HBA>/<name>`) is on, '' when it has none; undefined when it has gone. */
+export async function readBacking(fs: ConfigFs, layout: TargetLayout, place: string): Promise<string | undefined> {
+  const [info] = await fs.ask(attribute(`${layout.core}/${place}/info`));
+  return info === undefined ? undefined : (/(?:UDEV PATH|File): (\S+)/.exec(info)?.[1] ?? '');
+}
+
 /** HBAs of block backstores. */
 export async function readHbaNames(fs: ConfigFs, layout: TargetLayout): Promise<string[]> {
   const [names] = await fs.ask(folder(layout.core));

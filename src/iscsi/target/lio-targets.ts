@@ -70,6 +70,12 @@ export class LioTargets implements Targets {
     return await listForeignTargets(new ConfigFs(this.#files, new Deadline(LIST_TIMEOUT_MS)), this.#layout);
   }
 
+  /** In its turn, like all that may meet a call that hangs: a retry must not add another. @throws TargetTimeoutError */
+  async find(targetIqn: string, options: { timeoutMs: number }): Promise<TargetState | undefined> {
+    const volumeId = this.#layout.assertOurs(targetIqn);
+    return await this.#exclusive(targetIqn, options.timeoutMs, (fs) => this.#builder.find(fs, volumeId, targetIqn));
+  }
+
   /** @throws TargetError; TargetTimeoutError when the kernel does not answer. */
   async ensure(spec: TargetSpec, options?: { portals?: boolean }): Promise<void> {
     this.#layout.assertOurs(spec.targetIqn, spec.volumeId);

@@ -26,6 +26,8 @@ export interface TargetSpec {
   readonly devicePath: string;
   /** Discards are passed on (emulate_tpu, emulate_tpws): thin volumes only. */
   readonly discard: boolean;
+  /** SCSI-3 persistent reservations (emulate_pr), for nodes that share the volume; off when absent. */
+  readonly reservations?: boolean;
   readonly acls: readonly AclSpec[];
 }
 
@@ -42,6 +44,13 @@ export interface TargetState {
   /** Of these, whose access is complete: mapped LUN, and credentials where the target asks for any. */
   readonly admittedInitiators: readonly string[];
   readonly backstoreDevice: string | undefined;
+  /**
+   * What shows whose it is: devices (or files) of what its LUNs lead to; without LUNs, those of block backstores that have
+   * the volume's id or the target's name for a name. "<HBA>/<backstore>" for what has no path. [] for a target half built.
+   */
+  readonly backings: readonly string[];
+  /** One of these backstores was made by this adapter, whatever device it is on by now. */
+  readonly hasOwnBackstore: boolean;
   readonly sessions: readonly SessionInfo[];
 }
 
@@ -50,6 +59,8 @@ export interface Targets {
   problems(): Promise<string[]>;
   /** Every target under our IQN prefix, and every backstore of ours (also those without a target), from configfs. */
   list(): Promise<TargetState[]>;
+  /** One of them; undefined when there is neither a target of that name nor a backstore of its volume. */
+  find(targetIqn: string, options: { timeoutMs: number }): Promise<TargetState | undefined>;
   /**
    * Targets under other prefixes that export a backstore of a volume: made under an IQN prefix that has been changed since,
    * or by hand. list() does not have them, and a fence does not reach them.
@@ -58,6 +69,7 @@ export interface Targets {
   /**
    * Converges one target to the spec: builds in the safe order, repairs what differs, leaves alone what is right (live
    * sessions never notice). ACLs not in the spec are fenced off first. `portals: false` leaves the portal for openPortals.
+   * A target of that name that is backed by something else than the spec's device is refused (foreign), and not touched.
    */
   ensure(spec: TargetSpec, options?: { portals?: boolean }): Promise<void>;
   /** Adds the configured portals to an otherwise complete target. */

@@ -111,6 +111,23 @@ describe('error texts of exports', () => {
   });
 });
 
+describe('a volume that cannot be used as it was asked for', () => {
+  it('is told with what to do: not there, or with another file system', async () => {
+    const host = new FakeHost();
+    const backend = await backendWith(host);
+    const messageOf = async (volumeId: string, fsType: string): Promise<string> => {
+      const capability: VolumeCapability = { ...MOUNT, access: { kind: 'mount', fsType, mountFlags: [] } };
+      const call = backend.publishVolume({ volumeId, nodeId: NODE, capability, readonly: false, secrets: {} });
+      return await call.then(
+        () => expect.fail('it was to fail'),
+        (error: Error) => error.message,
+      );
+    };
+    expect(await messageOf(volumeIdForName('test', 'none'), 'ext4')).to.match(/to do: .*lvs .*cinder-volumes/);
+    expect(await messageOf(ID, 'xfs')).to.match(/holds ext4, and xfs was asked for; ask for ext4 .*create a volume/);
+  });
+});
+
 describe('an adapter that fails', () => {
   let host: FakeHost;
   beforeEach(() => {

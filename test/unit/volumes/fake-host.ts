@@ -5,6 +5,7 @@
 import type { ControllerConfig } from '../../../src/config/types.ts';
 import { GateError } from '../../../src/gate/errors.ts';
 import type { Gate, Gates } from '../../../src/gate/types.ts';
+import { TargetError } from '../../../src/iscsi/target/errors.ts';
 import type { TargetSpec, TargetState, Targets } from '../../../src/iscsi/target/types.ts';
 import { type LogicalVolume, type Lvm, LvmError, type TagChange, type VgReport } from '../../../src/lvm/types.ts';
 import type { ChapKeys } from '../../../src/volumes/chap.ts';
@@ -30,12 +31,17 @@ interface FakeLv {
   createdAt: number | undefined;
 }
 
+/** `devicePath` is '' for one that has no LUN. */
+export type FakeTarget = TargetSpec & { enabled: boolean; portals: boolean; sessions?: string[] };
+
 export class FakeHost {
   readonly lvs = new Map<string, FakeLv>();
   readonly gates = new Map<string, { sizeBytes: number; lv: string; severed: boolean }>();
-  readonly targets = new Map<string, TargetSpec & { enabled: boolean; portals: boolean }>();
+  readonly targets = new Map<string, FakeTarget>();
   /** What happened, or was tried, for tests of the order. */
   readonly calls: string[] = [];
+  /** Volumes whose gate is over an LV of another VG. */
+  readonly otherVgs = new Set<string>();
   /** LVs that cannot be activated. */
   readonly broken = new Set<string>();
   vgBytes = 64 * GIB;
@@ -182,7 +188,7 @@ export class FakeHost {
 
   /** The backstore, which comes and goes with the target here, opens the gate. */
   #openCount(volumeId: string): number {
-    return this.targets.has(volumeId) ? 1 : 0;
+    return this.targets.get(volumeId)?.devicePath === this.#gates.path(volumeId) ? 1 : 0;
   }
 
   readonly #gates: Gates = {
@@ -214,28 +220,39 @@ export class FakeHost {
         if (this.#openCount(id) > 0) throw new GateError('in-use', 'gate is held open');
         this.gates.delete(id);
       }),
-    servesOtherVg: async () => false,
+    servesOtherVg: async (id) => this.otherVgs.has(id),
     resumeAll: async () => [],
     withSuspended: async (_ids, action) => await action(),
   };
 
+  #targetState(target: FakeTarget): TargetState {
+    return {
+      volumeId: target.volumeId,
+      targetIqn: target.targetIqn,
+      enabled: target.enabled,
+      portals: target.portals ? this.config.portals : [],
+      aclInitiators: target.acls.map((acl) => acl.initiatorIqn),
+      admittedInitiators: target.acls.map((acl) => acl.initiatorIqn),
+      backstoreDevice: target.devicePath === '' ? undefined : target.devicePath,
+      backings: target.devicePath === '' ? [] : [target.devicePath],
+      hasOwnBackstore: target.devicePath === this.#gates.path(target.volumeId),
+      sessions: (target.sessions ?? []).map((initiatorIqn) => ({ initiatorIqn })),
+    };
+  }
+
   readonly #targets: Targets = {
     problems: async () => [],
-    list: async (): Promise<TargetState[]> =>
-      [...this.targets.values()].map((target) => ({
-        volumeId: target.volumeId,
-        targetIqn: target.targetIqn,
-        enabled: target.enabled,
-        portals: target.portals ? this.config.portals : [],
-        aclInitiators: target.acls.map((acl) => acl.initiatorIqn),
-        admittedInitiators: target.acls.map((acl) => acl.initiatorIqn),
-        backstoreDevice: target.devicePath,
-        sessions: [],
-      })),
+    list: async (): Promise<TargetState[]> => [...this.targets.values()].map((target) => this.#targetState(target)),
+    find: async (iqn) => {
+      const target = [...this.targets.values()].find(({ targetIqn }) => targetIqn === iqn);
+      return target === undefined ? undefined : this.#targetState(target);
+    },
     ensure: (spec, options) =>
       this.#mutate('target-ensure', () => {
         if (!this.gates.has(spec.volumeId)) throw new Error('no gate');
         const before = this.targets.get(spec.volumeId);
+        if (before !== undefined && !['', spec.devicePath].includes(before.devicePath))
+          throw new TargetError('foreign', `target ${spec.targetIqn} is backed by ${before.devicePath}`);
         const portals = (options?.portals ?? true) || (before?.portals ?? false);
         // Credentials that are not known: an ACL that is there keeps its own, a new one is not made.
         const acls = spec.acls.flatMap((acl) =>

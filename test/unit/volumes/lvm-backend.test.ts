@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect } from 'chai';
 import { DriverError } from '../../../src/errors.ts';
+import { GateError } from '../../../src/gate/errors.ts';
 import { TargetTimeoutError } from '../../../src/iscsi/target/errors.ts';
 import { LvmError } from '../../../src/lvm/types.ts';
 import { BlockingFiles } from '../../../src/system/blocking-files.ts';
@@ -12,7 +13,7 @@ import { LvmBackend } from '../../../src/volumes/lvm-backend.ts';
 import type { VolumeCapability } from '../../../src/volumes/model.ts';
 import { isWipeName, volumeIdForName } from '../../../src/volumes/names.ts';
 import { logOf } from './captured-log.ts';
-import { Crash, EXTENT, FakeHost, GIB } from './fake-host.ts';
+import { Crash, EXTENT, FakeHost, type FakeTarget, GIB } from './fake-host.ts';
 
 const EXT4: VolumeCapability = {
   access: { kind: 'mount', fsType: 'ext4', mountFlags: [] },
@@ -282,6 +283,22 @@ describe('volumes over a fake host', () => {
       expect(host.calls).to.include('lv-rename').and.not.include('zero');
     });
 
+    it('goes on when a deletion is refused: before it is touched, and also by an attachment that came in between', async () => {
+      const backend = await start();
+      await backend.expandVolume(id, twoGib, undefined).catch(() => undefined);
+      expect(await codeOf(backend.deleteVolume(id))).to.equal('FAILED_PRECONDITION');
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      expect(from, 'not stopped').to.deep.equal([GIB]);
+      await backend.unpublishVolume(id, '');
+      const deletion = codeOf(backend.deleteVolume(id));
+      const publication = publish(backend, id, NODE_1);
+      expect(await deletion).to.equal('FAILED_PRECONDITION');
+      await publication;
+      proceed.resolve();
+      await grown();
+      expect(host.lvs.get(id)?.dirty).to.deep.equal([]);
+    });
+
     it('ends with the controller, and so do the calls that wait for it', async () => {
       const backend = await start();
       const call = codeOf(backend.expandVolume(id, twoGib, undefined));
@@ -315,11 +332,14 @@ describe('volumes over a fake host', () => {
     const stray = 'volume-00000000-0000-4000-8000-000000000000';
     host.gates.set(stray, { sizeBytes: GIB, lv: stray, severed: false });
     host.missingPvs = 1;
+    host.crashAt = undefined;
     host.calls.length = 0;
-    await host.boot();
-    expect(host.calls).to.deep.equal(['target-hold']);
+    const backend = new LvmBackend(host.dependencies(), { askedAgainWithinMs: 0 });
+    await backend.reconcile();
+    await backend.reconcile();
+    expect(host.calls).to.deep.equal(['target-hold', 'target-hold']);
     host.missingPvs = 0;
-    await host.boot();
+    await backend.reconcile();
     expect(host.gates.size).to.equal(0);
     expect([...host.lvs.keys()].map(isWipeName)).to.deep.equal([true]);
   });
@@ -429,20 +449,234 @@ describe('volumes over a fake host', () => {
   });
 
   it('removes what was never finished, once nobody can be asking for it any more', async () => {
-    for (const [ageS, left] of [
-      [86_000, 'volume-'],
-      [87_000, '_wipe-'],
+    for (const [ageS, upForLong, left] of [
+      [86_000, true, 'volume-'],
+      [87_000, true, '_wipe-'],
+      // 20 TiB take more than a day to be zeroed: after a restart the provisioner must have time to come again.
+      [87_000, false, 'volume-'],
       // Its age is not known.
-      [undefined, 'volume-'],
+      [undefined, true, 'volume-'],
     ] as const) {
       const host = new FakeHost();
       const crashing = await host.boot();
       host.armCrash(1, 'after');
       await crashing.createVolume(request('a')).catch(() => undefined);
       for (const lv of host.lvs.values()) lv.createdAt = ageS === undefined ? undefined : Date.now() / 1000 - ageS;
-      const backend = await host.boot();
-      expect([...host.lvs.keys()].map((name) => name.slice(0, left.length))).to.deep.equal([left]);
+      host.crashAt = undefined;
+      const options = upForLong ? { askedAgainWithinMs: 0 } : {};
+      const backend = new LvmBackend(host.dependencies(), options);
+      const lvs = () => [...host.lvs.keys()].map((name) => name.slice(0, left.length));
+      await backend.reconcile();
+      expect(lvs(), 'at the start').to.deep.equal(['volume-'.slice(0, left.length)]);
+      await backend.reconcile();
+      expect(lvs(), `of ${ageS} s`).to.deep.equal([left]);
       await backend.createVolume(request('a'));
+    }
+  });
+
+  it('removes nothing unfinished while a call is at work on it', async () => {
+    const host = new FakeHost();
+    const proceed = Promise.withResolvers<void>();
+    const zeroing = Promise.withResolvers<void>();
+    const dependencies = host.dependencies();
+    const zeroNew = async (path: string, lengthBytes: number) => {
+      zeroing.resolve();
+      await proceed.promise;
+      await dependencies.zeroNew(path, lengthBytes);
+    };
+    const backend = new LvmBackend({ ...dependencies, zeroNew }, { askedAgainWithinMs: 0 });
+    await backend.reconcile();
+    const creation = backend.createVolume(request('a'));
+    await zeroing.promise;
+    for (const lv of host.lvs.values()) lv.createdAt = 0;
+    await backend.reconcile();
+    proceed.resolve();
+    expect([...host.lvs.keys()]).to.deep.equal([(await creation).id]);
+  });
+
+  describe('targets that are called as ours and are not', () => {
+    const OTHER_ID = 'volume-00000001-0000-4000-8000-000000000000';
+    const cinders = (host: FakeHost, volumeId: string, changes: Partial<FakeTarget> = {}): FakeTarget => ({
+      volumeId,
+      targetIqn: `${host.config.iqnPrefix}:${volumeId}`,
+      serial: '',
+      devicePath: `/dev/other-vg/${volumeId}`,
+      discard: false,
+      acls: [{ initiatorIqn: 'iqn.1993-08.org.debian:01:compute', readonly: false, auth: { kind: 'none' } }],
+      enabled: true,
+      portals: true,
+      ...changes,
+    });
+
+    it('are left alone by every comparison, counted, and named once', async () => {
+      const host = new FakeHost();
+      const target = cinders(host, OTHER_ID);
+      host.targets.set(OTHER_ID, target);
+      const backend = new LvmBackend(host.dependencies());
+      const lines = await logOf(async () => {
+        expect(await backend.reconcile()).to.include({ removed: 0, foreign: 1 });
+        expect(await backend.reconcile()).to.include({ removed: 0, foreign: 1 });
+      });
+      expect([...host.targets.values()]).to.deep.equal([target]);
+      const told = lines.filter(({ msg }) => String(msg).includes('not its own'));
+      expect(told).to.have.length(1);
+      expect(told[0]).to.deep.include({
+        count: 1,
+        targets: [`${target.targetIqn} (backed by ${target.devicePath})`],
+      });
+      expect(told[0]?.['msg']).to.match(/to do: .*iqn-prefix/);
+    });
+
+    it('are left alone when only sessions show that somebody has them; what is empty is a piece of ours', async () => {
+      const host = new FakeHost();
+      const empty = 'volume-00000002-0000-4000-8000-000000000000';
+      host.targets.set(OTHER_ID, cinders(host, OTHER_ID, { devicePath: '', sessions: ['iqn.2000-01.x:y'] }));
+      host.targets.set(empty, cinders(host, empty, { devicePath: '' }));
+      await host.boot();
+      expect([...host.targets.keys()]).to.deep.equal([OTHER_ID]);
+    });
+
+    it('keep nobody from opening the portals last after a boot', async () => {
+      const host = new FakeHost();
+      const first = await host.boot();
+      for (const name of ['a', 'b']) {
+        const { id } = await first.createVolume(request(name));
+        await publish(first, id, NODE_1);
+      }
+      host.powerCycle();
+      host.targets.set(OTHER_ID, cinders(host, OTHER_ID));
+      host.calls.length = 0;
+      await host.boot();
+      expect(host.calls.filter((call) => call === 'target-portals')).to.have.length(2);
+      expect(host.calls.lastIndexOf('target-ensure')).to.be.lessThan(host.calls.indexOf('target-portals'));
+    });
+
+    it('keep a volume of that name from being attached, with what was found, and nothing is written', async () => {
+      const host = new FakeHost();
+      const backend = await host.boot();
+      const { id } = await backend.createVolume(request('a'));
+      const target = cinders(host, id);
+      host.targets.set(id, target);
+      host.calls.length = 0;
+      const error: unknown = await publish(backend, id, NODE_1).catch((caught: unknown) => caught);
+      expect(error).to.be.instanceOf(DriverError).with.property('code', 'FAILED_PRECONDITION');
+      expect((error as Error).message)
+        .to.contain(`${target.targetIqn} is there already, backed by ${target.devicePath}`)
+        .and.match(/to do: .*Cinder/);
+      expect(host.calls).to.deep.equal([]);
+      // Neither OK nor a removal depends on it.
+      await backend.unpublishVolume(id, NODE_1);
+      await backend.unpublishVolume(id, '');
+      await backend.deleteVolume(id);
+      await backend.unpublishVolume(id, '');
+      expect([...host.targets.values()]).to.deep.equal([target]);
+    });
+
+    it('that have come in place of an export are not repaired, silence the witness, and outlive the detachment', async () => {
+      const host = new FakeHost();
+      const backend = await host.boot();
+      const { id } = await backend.createVolume(request('a'));
+      await publish(backend, id, NODE_1);
+      const target = cinders(host, id, { acls: host.targets.get(id)?.acls ?? [] });
+      host.targets.set(id, target);
+      const { failures } = await backend.reconcile();
+      expect(failures.join()).to.contain(target.devicePath);
+      expect(host.witness).to.equal(false);
+      // Who holds the LV itself lets nobody make a gate over it.
+      host.failures.set('gate-ensure', new GateError('backing', 'gate cannot be made over it'));
+      expect((await backend.reconcile()).failures.join()).to.contain(target.devicePath);
+      host.failures.clear();
+      await backend.unpublishVolume(id, NODE_1);
+      expect([...host.targets.values()]).to.deep.equal([target]);
+      expect(host.gates.size).to.equal(0);
+      expect((await backend.getVolume(id))?.attachments).to.deep.equal([]);
+    });
+
+    it('keep their access when one node of several leaves', async () => {
+      const host = new FakeHost();
+      const backend = await host.boot();
+      const { id } = await backend.createVolume(request('a', { capabilities: [RWX] }));
+      for (const node of [NODE_1, NODE_2]) await publish(backend, id, node, RWX);
+      const target = cinders(host, id, { acls: host.targets.get(id)?.acls ?? [] });
+      host.targets.set(id, target);
+      await backend.unpublishVolume(id, NODE_1);
+      expect(host.targets.get(id)).to.deep.equal(target);
+      expect((await backend.getVolume(id))?.attachments).to.have.length(1);
+    });
+  });
+
+  describe('an unpublish of what the tags do not tell', () => {
+    async function exported(capability: VolumeCapability, ...nodes: string[]) {
+      const host = new FakeHost();
+      const backend = await host.boot();
+      const { id } = await backend.createVolume(request('a', { capabilities: [capability] }));
+      for (const node of nodes) await publish(backend, id, node, capability);
+      const lv = host.lvs.get(id);
+      if (lv === undefined) throw new Error('no LV');
+      const forget = (nodeName: string) => {
+        for (const tag of lv.tags) if (tag.startsWith(`lic:att=${nodeName}#`)) lv.tags.delete(tag);
+      };
+      host.calls.length = 0;
+      return { host, backend, id, lv, forget };
+    }
+
+    it('cuts a node off whose attachment tag is lost, and no other node by mistake', async () => {
+      for (const nodeId of [NODE_1, '']) {
+        const { host, backend, id, forget } = await exported(EXT4, NODE_1);
+        forget('node-1');
+        await backend.unpublishVolume(id, NODE_2);
+        expect(host.targets.get(id)?.acls).to.have.length(1);
+        host.failures.set('target-disable', new TargetTimeoutError('the disk is slow'));
+        expect(await codeOf(backend.unpublishVolume(id, nodeId))).to.equal('ABORTED');
+        host.failures.clear();
+        host.calls.length = 0;
+        await backend.unpublishVolume(id, nodeId);
+        expect(host.calls).to.deep.equal(['target-disable', 'gate-sever', 'target-remove', 'gate-remove']);
+        expect(host.targets.size + host.gates.size).to.equal(0);
+      }
+    });
+
+    it('of one node of several revokes that one alone', async () => {
+      const { host, backend, id, forget } = await exported(RWX, NODE_1, NODE_2);
+      forget('node-1');
+      await backend.unpublishVolume(id, NODE_1);
+      expect(host.calls).to.deep.equal(['target-revoke']);
+      expect(host.targets.get(id)?.acls.map(({ initiatorIqn }) => initiatorIqn)).to.deep.equal([
+        'iqn.1993-08.org.debian:01:two',
+      ]);
+    });
+
+    it('removes the whole export of an LV that is there no more', async () => {
+      for (const nodeId of [NODE_1, '']) {
+        const { host, backend, id, lv } = await exported(EXT4, NODE_1);
+        host.lvs.delete(id);
+        host.lvs.set('renamed', { ...lv, name: 'renamed' });
+        await backend.unpublishVolume(id, nodeId);
+        expect(host.targets.size + host.gates.size).to.equal(0);
+      }
+    });
+
+    it('leaves the export of another volume group alone', async () => {
+      const { host, backend, id } = await exported(EXT4, NODE_1);
+      host.lvs.delete(id);
+      host.otherVgs.add(id);
+      await backend.unpublishVolume(id, NODE_1);
+      expect(host.targets.size + host.gates.size).to.equal(2);
+    });
+  });
+
+  it('gives a volume that is shared for writing persistent reservations, and no other', async () => {
+    const host = new FakeHost();
+    const backend = await host.boot();
+    for (const [mode, reservations] of [
+      ['MULTI_NODE_MULTI_WRITER', true],
+      ['MULTI_NODE_READER_ONLY', false],
+      ['SINGLE_NODE_WRITER', false],
+    ] as const) {
+      const capability: VolumeCapability = { access: { kind: 'block' }, mode };
+      const { id } = await backend.createVolume(request(mode, { capabilities: [capability] }));
+      await publish(backend, id, NODE_1, capability);
+      expect(host.targets.get(id)?.reservations, mode).to.equal(reservations);
     }
   });
 

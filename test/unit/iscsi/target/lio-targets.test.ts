@@ -319,6 +319,89 @@ describe('targets', () => {
     expect(lio.changes).to.deep.equal([]);
   });
 
+  describe('of others with the name of one of ours', () => {
+    /** As cinder-rtstool makes them: the backstore is called as the target. */
+    async function cinders(hba: string, backstore: string, info: string): Promise<void> {
+      const files = lio.files();
+      const root = `${lio.root}/target`;
+      const place = `${root}/core/${hba}/${backstore}`;
+      lio.nodes.set(`${root}/core/${hba}`, { kind: 'folder', made: true });
+      await files.mkdir(place);
+      lio.nodes.set(`${place}/info`, { kind: 'attribute', text: info });
+      await files.mkdir(`${root}/iscsi/${IQN}`);
+      await files.mkdir(`${root}/${TPG}`);
+      await files.mkdir(`${root}/${TPG}/lun/lun_0`);
+      await files.symlink(place, `${root}/${TPG}/lun/lun_0/5f0c`);
+      await files.mkdir(`${root}/${TPG}/acls/${OTHER}`);
+      await files.mkdir(`${root}/${TPG}/np/10.0.0.1:3260`);
+      lio.sessions.add(OTHER);
+      lio.changes.length = 0;
+    }
+
+    for (const [what, hba, backstore, info, backing] of [
+      ['an LV', 'iblock_0', IQN, 'iBlock device: dm-3  UDEV PATH: /dev/cinder/x  readonly: 0\n', '/dev/cinder/x'],
+      ['an LV by our name for it', 'iblock_0', VOLUME, 'UDEV PATH: /dev/cinder/x  readonly: 0\n', '/dev/cinder/x'],
+      ['a file', 'fileio_0', 'any', 'TCM FILEIO ID: 0        File: /srv/x  Size: 1\n', '/srv/x'],
+      ['something else', 'pscsi_0', 'any', 'SCSI Device Bus Location\n', 'pscsi_0/any'],
+    ] as const) {
+      it(`backed by ${what}: they are shown with that, and refused without a change`, async () => {
+        await cinders(hba, backstore, info);
+        const [listed] = await targets.list();
+        expect(listed).to.deep.include({ backings: [backing], hasOwnBackstore: false });
+        expect(await targets.find(IQN, { timeoutMs: 1000 })).to.deep.equal(listed);
+        const error = await errorOf(targets.ensure(spec()));
+        expect(error).to.be.instanceOf(TargetError).and.have.property('reason', 'foreign');
+        expect(String(error)).to.contain(`backed by ${backing} instead of /dev/mapper/gate-1`);
+        expect(lio.changes).to.deep.equal([]);
+        expect([...lio.sessions]).to.deep.equal([OTHER]);
+      });
+    }
+
+    it('are not taken for ours because of a backstore that a crash of ours has left', async () => {
+      await targets.ensure(spec());
+      await targets.remove(VOLUME, IQN, { timeoutMs: 1000 });
+      await cinders('iblock_0', IQN, 'UDEV PATH: /dev/cinder/x  readonly: 0\n');
+      await lio.files().mkdir(`${lio.root}/target/core/iblock_10000`);
+      await lio.files().mkdir(`${lio.root}/target/core/iblock_10000/${VOLUME}`);
+      const info = { kind: 'attribute', text: 'UDEV PATH: /dev/mapper/gate-1  readonly: 0\n' } as const;
+      lio.nodes.set(`${lio.root}/target/core/iblock_10000/${VOLUME}/info`, info);
+      lio.changes.length = 0;
+      expect((await targets.list())[0]).to.deep.include({ backings: ['/dev/cinder/x'], hasOwnBackstore: false });
+      expect(await errorOf(targets.ensure(spec()))).to.have.property('reason', 'foreign');
+      expect(lio.changes).to.deep.equal([]);
+    });
+
+    it('are ours all the same when somebody has put our backstore on another device: built anew, but not under a session', async () => {
+      await targets.ensure(spec());
+      const info = { kind: 'attribute', text: 'UDEV PATH: /dev/x  readonly: 0\nMajor: 1 Minor: 1' } as const;
+      lio.nodes.set(`${lio.root}/target/core/iblock_10000/${VOLUME}/info`, info);
+      lio.sessions.add(NODE);
+      expect((await targets.list())[0]).to.deep.include({ backings: ['/dev/x'], hasOwnBackstore: true });
+      expect(await errorOf(targets.ensure(spec()))).to.have.property('reason', 'conflict');
+      lio.sessions.clear();
+      await targets.ensure(spec());
+      expect((await targets.list())[0]?.backings).to.deep.equal(['/dev/mapper/gate-1']);
+    });
+
+    it('and no LUN yet are known by the backstore that is called as they are', async () => {
+      await cinders('iblock_0', IQN, 'UDEV PATH: /dev/cinder/x  readonly: 0\n');
+      lio.nodes.delete(`${lio.root}/target/${TPG}/lun/lun_0/5f0c`);
+      expect((await targets.list())[0]?.backings).to.deep.equal(['/dev/cinder/x']);
+      expect(await errorOf(targets.ensure(spec()))).to.have.property('reason', 'foreign');
+      expect(lio.changes).to.deep.equal([]);
+    });
+  });
+
+  it('take persistent reservations only for those who share the volume, whichever it was before', async () => {
+    const attribute = `core/iblock_10000/${VOLUME}/attrib/emulate_pr`;
+    await targets.ensure(spec());
+    expect(lio.text(attribute)).to.equal('0\n');
+    await targets.ensure(spec({ reservations: true }));
+    expect(lio.text(attribute)).to.equal('1\n');
+    await targets.ensure(spec());
+    expect(lio.text(attribute)).to.equal('0\n');
+  });
+
   it('of another prefix that export our backstores are found', async () => {
     await targets.ensure(spec());
     const other = new LioTargets({
@@ -358,8 +441,13 @@ describe('targets', () => {
       aclInitiators: [NODE],
       admittedInitiators: [NODE],
       backstoreDevice: '/dev/mapper/gate-1',
+      backings: ['/dev/mapper/gate-1'],
+      hasOwnBackstore: true,
       sessions: [{ initiatorIqn: NODE }],
     });
+    expect(await targets.find(IQN, { timeoutMs: 1000 })).to.deep.equal(first);
+    expect(await targets.find(`${PREFIX}:${other}`, { timeoutMs: 1000 })).to.deep.equal(second);
+    expect(await targets.find(`${PREFIX}:${other.replace('2', '3')}`, { timeoutMs: 1000 })).to.equal(undefined);
     expect(second).to.include({ volumeId: other, targetIqn: `${PREFIX}:${other}`, enabled: false });
   });
 
