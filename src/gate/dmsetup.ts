@@ -32,7 +32,10 @@ export class Dmsetup {
     return parseDmDevices(stdout).find((device) => device.name === name);
   }
 
-  /** One dmsetup: create, load, resume; undone by dmsetup itself when the table is refused. Waits for udev. */
+  /**
+   * One dmsetup: create, load, resume; undone by dmsetup itself when the table is refused. Waits for udev, whose rules know
+   * the device by its uuid and leave what is on it alone (roles/udev-rules.ts): dmsetup has no option for that.
+   */
   async create(name: string, uuid: string, table: string): Promise<void> {
     await this.#change(['create', name, '--uuid', uuid, '--table', table]);
   }

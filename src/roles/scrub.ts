@@ -6,6 +6,7 @@ import { LvmError } from '../lvm/types.ts';
 import { formatBytes } from '../volumes/sizes.ts';
 import type { RoleDependencies } from './role.ts';
 import { storageHost } from './storage.ts';
+import { keepUdevRules } from './udev-rules.ts';
 
 const REPORT_EVERY_MS = 2_000;
 
@@ -18,6 +19,8 @@ export async function runScrub(
   const host = storageHost(config, dependencies);
   const say = (text: string) => process.stderr.write(`scrub of ${config.controller.volumeGroup}: ${text}\n`);
   let lastMs = 0;
+  // Free space holds what tenants have written, and perhaps no controller has run here yet.
+  await keepUdevRules({ ...dependencies, hostRoot: config.hostRoot, vgName: config.controller.volumeGroup });
   try {
     // No rate limit: an administrator asked for it and waits.
     const { alreadyDone, scrubbedBytes } = await scrub({

@@ -10,8 +10,8 @@
 import { CommandError, type Commands } from '../../system/commands.ts';
 import { log } from '../../system/context.ts';
 import type { Files } from '../../system/files.ts';
+import { keepHostFile } from '../../system/host-file.ts';
 import { step } from '../../system/step.ts';
-import { errorCode } from './configfs.ts';
 import { PORTAL_HOLDER } from './layout.ts';
 
 export interface ShutdownUnitOptions {
@@ -20,12 +20,18 @@ export interface ShutdownUnitOptions {
   /** Where the host's file system is seen; "" when it is our own. */
   readonly hostRoot: string;
   readonly iqnPrefix: string;
+  readonly vgName: string;
 }
 
-const NAME = 'lvm-iscsi-csi-sessions.service';
 const FOLDER = '/run/systemd/system';
 /** A hung disk must not hold up the host's shutdown. */
 const STOP_TIMEOUT_S = 30;
+
+/** One for each volume group: controllers of two on one host may have different prefixes. */
+export function shutdownUnitName(vgName: string): string {
+  // A plus cannot stand in a unit's name (systemd.unit(5)).
+  return `lvm-iscsi-csi-sessions-${vgName.replaceAll('+', '_')}.service`;
+}
 
 /**
  * The witness first (witness.ts): from then on no refusal is taken for a revoked attachment. Then the portals: an initiator
@@ -55,35 +61,25 @@ TimeoutStopSec=${STOP_TIMEOUT_S}
 
 /** Puts the unit there and starts it; one that is there already is left alone. A host without it works, but for its shutdown. */
 export async function prepareShutdown(options: ShutdownUnitOptions): Promise<void> {
-  const { files, commands, hostRoot, iqnPrefix } = options;
+  const { files, commands, hostRoot, iqnPrefix, vgName } = options;
+  const name = shutdownUnitName(vgName);
   try {
     // As sd_booted(3).
     if ((await files.stat(`${hostRoot}${FOLDER}`)) === undefined) {
       log().warn('the storage host runs no systemd: end its iSCSI sessions before its disks at a shutdown');
       return;
     }
-    const path = `${hostRoot}${FOLDER}/${NAME}`;
-    const text = shutdownUnitText(iqnPrefix);
+    const path = `${hostRoot}${FOLDER}/${name}`;
     const systemctl = (...args: string[]) => commands.run({ file: 'systemctl', args, kind: 'mutate' });
-    if ((await readIfPresent(files, path)) !== text) {
-      await step('shutdown-unit-write', () => files.writeDurably(path, text));
+    if (await keepHostFile(files, path, shutdownUnitText(iqnPrefix), 'shutdown-unit-write')) {
       await step('shutdown-unit-load', () => systemctl('daemon-reload'));
     }
-    await step('shutdown-unit-start', () => systemctl('start', NAME));
+    await step('shutdown-unit-start', () => systemctl('start', name));
   } catch (error) {
     const reason = error instanceof CommandError ? error.shortMessage : String(error);
     log().warn(
       { err: error },
-      `${NAME} could not be set up (${reason}): a shutdown of this host may give nodes I/O errors`,
+      `${name} could not be set up (${reason}): a shutdown of this host may give nodes I/O errors`,
     );
-  }
-}
-
-async function readIfPresent(files: Files, path: string): Promise<string | undefined> {
-  try {
-    return await files.readText(path);
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return undefined;
-    throw error;
   }
 }

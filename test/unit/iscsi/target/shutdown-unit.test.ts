@@ -4,7 +4,7 @@ import type { CommandRequest, CommandResult, Commands } from '../../../../src/sy
 import type { Files } from '../../../../src/system/files.ts';
 
 const PREFIX = 'iqn.2010-10.org.openstack';
-const PATH = '/host/run/systemd/system/lvm-iscsi-csi-sessions.service';
+const PATH = '/host/run/systemd/system/lvm-iscsi-csi-sessions-cinder-volumes.service';
 
 /** What systemd really does with the unit is in test/integration/gate.test.ts. */
 describe('unit that ends the sessions at a shutdown', () => {
@@ -23,6 +23,7 @@ describe('unit that ends the sessions at a shutdown', () => {
       if (text === undefined) throw Object.assign(new Error('ENOENT'), { code: 'ENOENT' });
       return text;
     },
+    mkdir: async () => undefined,
     writeDurably: async (path, text) => void written.set(path, text),
   };
   const commands: Commands = {
@@ -31,7 +32,8 @@ describe('unit that ends the sessions at a shutdown', () => {
       return {} as CommandResult;
     },
   };
-  const prepare = () => prepareShutdown({ files: files as Files, commands, hostRoot: '/host', iqnPrefix: PREFIX });
+  const options = { files: files as Files, hostRoot: '/host', iqnPrefix: PREFIX, vgName: 'cinder-volumes' };
+  const prepare = () => prepareShutdown({ ...options, commands });
 
   beforeEach(() => {
     written.clear();
@@ -42,16 +44,26 @@ describe('unit that ends the sessions at a shutdown', () => {
   it('is written and loaded once, and started each time', async () => {
     await prepare();
     expect(written.get(PATH)).to.equal(shutdownUnitText(PREFIX));
-    expect(run).to.deep.equal(['systemctl daemon-reload', 'systemctl start lvm-iscsi-csi-sessions.service']);
+    expect(run).to.deep.equal([
+      'systemctl daemon-reload',
+      'systemctl start lvm-iscsi-csi-sessions-cinder-volumes.service',
+    ]);
     run.length = 0;
     await prepare();
-    expect(run).to.deep.equal(['systemctl start lvm-iscsi-csi-sessions.service']);
+    expect(run).to.deep.equal(['systemctl start lvm-iscsi-csi-sessions-cinder-volumes.service']);
   });
 
   it('is not there without systemd', async () => {
     hasSystemd = false;
     await prepare();
     expect([written.size, run]).to.deep.equal([0, []]);
+  });
+
+  it('of one volume group leaves that of another alone', async () => {
+    await prepare();
+    await prepareShutdown({ ...options, commands, iqnPrefix: 'iqn.2020-01.example', vgName: 'fast+1' });
+    expect([...written.keys()]).to.deep.equal([PATH, '/host/run/systemd/system/lvm-iscsi-csi-sessions-fast_1.service']);
+    expect(written.get(PATH)).to.equal(shutdownUnitText(PREFIX));
   });
 
   it('silences the witness, then closes the portals, then ends sessions; leaves targets of others alone', () => {
@@ -66,7 +78,7 @@ describe('unit that ends the sessions at a shutdown', () => {
 
   it('does not keep the controller from starting when it cannot be made', async () => {
     const failing: Commands = { run: () => Promise.reject(new Error('no bus')) };
-    await prepareShutdown({ files: files as Files, commands: failing, hostRoot: '/host', iqnPrefix: PREFIX });
+    await prepareShutdown({ ...options, commands: failing });
     expect(written.has(PATH)).to.equal(true);
   });
 });
