@@ -9,6 +9,7 @@ import {
   type Section,
   variableName,
 } from './config/options.ts';
+import { suggest } from './config/suggest.ts';
 import type { Role } from './config/types.ts';
 
 export type Flags = Readonly<Record<string, unknown>>;
@@ -61,6 +62,7 @@ export async function runCommandLine(argv: readonly string[], version: string, a
     .helpOption('-h, --help', 'print this help; each command has its own')
     .helpCommand(false)
     .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(withSuggestion(text)) })
     .showHelpAfterError('(--help lists commands and options)')
     .addHelpText('after', () => `\n${PRECEDENCE}\n\n${allOptions()}`);
   for (const { role, sections, summary } of ROLES) {
@@ -80,6 +82,13 @@ export async function runCommandLine(argv: readonly string[], version: string, a
     if (error instanceof CommanderError) throw new CommandLineExit(error.exitCode === 0 ? 0 : 2, error);
     throw error;
   }
+}
+
+/** Commander looks for a similar option itself, but takes the value for a part of the name. */
+function withSuggestion(text: string): string {
+  const name = /^error: unknown option '--([^=']+)=/.exec(text)?.[1];
+  const similar = name === undefined ? undefined : suggest(name, OPTION_KEYS.map(flagName));
+  return similar === undefined ? text : `${text}(Did you mean --${similar}?)\n`;
 }
 
 const PRECEDENCE =

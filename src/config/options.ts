@@ -104,7 +104,8 @@ export const OPTIONS = {
     placeholder: 'PATH',
     kind: values.absolutePath,
     default: '/run/lvm-iscsi-csi',
-    description: 'folder on the host, on a tmpfs, for what must not survive a reboot',
+    description:
+      'folder on the host, on a tmpfs, for what must not survive a reboot; the same for all controllers of a host: in it is the lock that lets only one of them serve a volume group',
   }),
   slowCall: option({
     section: 'common',
@@ -196,7 +197,7 @@ export const OPTIONS = {
     kind: values.rate,
     default: '200Mi/s',
     description:
-      'how fast deleted volumes are wiped in the background, so that live volumes keep their share of the disks',
+      'how fast zeros are written in all, so that live volumes keep their share of the disks: over deleted volumes in the background and, where free space is not known to be blank, over new volumes and what an expansion adds, for which a call waits',
   }),
   fenceTimeout: option({
     section: 'controller',

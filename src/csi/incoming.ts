@@ -5,6 +5,7 @@
  */
 import protobuf from 'protobufjs';
 import { DriverError } from '../errors.ts';
+import { foreignToken } from './paging.ts';
 import type { WireObject } from './redact.ts';
 
 /** CSI specification, "Size Limits". */
@@ -29,7 +30,8 @@ const INT64_TYPES = new Set(['int64', 'uint64', 'sint64', 'fixed64', 'sfixed64']
 
 /**
  * @returns a copy with numbers for int64.
- * @throws DriverError INVALID_ARGUMENT, or OUT_OF_RANGE for an int64 beyond ±(2^53 − 1)
+ * @throws DriverError INVALID_ARGUMENT, OUT_OF_RANGE for an int64 beyond ±(2^53 − 1), ABORTED for a starting_token
+ *   that cannot be ours
  */
 export function checkIncoming(type: protobuf.Type, message: WireObject): WireObject {
   return convertMessage(type, message, '');
@@ -88,14 +90,18 @@ function toSafeInteger(value: unknown, path: string): number {
 function checkString(field: protobuf.Field, value: string, path: string): void {
   const isFlag = field.name === 'mount_flags';
   const limitBytes = isFlag ? MAX_MOUNT_FLAGS_BYTES : (STRING_LIMITS[field.name] ?? MAX_STRING_BYTES);
+  const isToken = field.name === 'starting_token';
   const sizeBytes = Buffer.byteLength(value);
-  if (sizeBytes > limitBytes) throw tooLarge(path, sizeBytes, limitBytes);
+  if (sizeBytes > limitBytes)
+    throw isToken ? foreignToken(`${sizeBytes} bytes`) : tooLarge(path, sizeBytes, limitBytes);
   const match = (field.name === 'name' ? BANNED_IN_NAMES : BANNED_ELSEWHERE).exec(value);
   if (match === null) return;
+  // A flag may be sensitive: its place is told, not its text.
+  const found = `U+${match[0].charCodeAt(0).toString(16).padStart(4, '0').toUpperCase()} at character ${match.index + 1}`;
+  if (isToken) throw foreignToken(found);
   throw new DriverError('INVALID_ARGUMENT', {
     problem: `${path} contains a control character`,
-    // A flag may be sensitive: its place is told, not its text.
-    found: `U+${match[0].charCodeAt(0).toString(16).padStart(4, '0').toUpperCase()} at character ${match.index + 1}`,
+    found,
     action: 'remove it',
   });
 }

@@ -39,9 +39,14 @@ export function page<T extends { readonly id: string }>(
 function parseToken(token: string): string | undefined {
   if (token === '') return undefined;
   if (token.startsWith(TOKEN_PREFIX) && token.length > TOKEN_PREFIX.length) return token.slice(TOKEN_PREFIX.length);
-  throw new DriverError('ABORTED', {
+  throw foreignToken(JSON.stringify(token));
+}
+
+/** CSI: ABORTED, upon which the client lists again. */
+export function foreignToken(found: string): DriverError {
+  return new DriverError('ABORTED', {
     problem: 'starting_token is not one that this driver gave',
-    found: JSON.stringify(token),
+    found,
     action: 'list again from the beginning, without starting_token',
   });
 }

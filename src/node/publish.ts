@@ -277,7 +277,12 @@ function notAsAsked(volumeId: string, target: string, mount: MountEntry | undefi
  */
 async function assertUnmounted(env: NodeEnvironment, target: string): Promise<void> {
   const mount = await env.mounts.at(target);
-  if (mount !== undefined) throw new DriverError('ABORTED', `${describeMount(mount)} is still mounted`);
+  if (mount === undefined) return;
+  throw new DriverError('ABORTED', {
+    problem: `${target} is not removed: it is a mount point`,
+    found: describeMount(mount),
+    action: `the call is retried; if that does not help, see what uses it (fuser -vm ${target}) and unmount it`,
+  });
 }
 
 async function unmountTarget(env: NodeEnvironment, volumeId: string, target: string): Promise<void> {

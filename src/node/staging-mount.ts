@@ -86,7 +86,11 @@ export async function growStaged(
 
 function contentType({ volumeId, publishContext }: StageRequest): FsType {
   if (publishContext.content.kind === 'filesystem') return publishContext.content.fsType;
-  throw new DriverError('FAILED_PRECONDITION', `volume ${volumeId} holds no file system of the driver's`);
+  throw new DriverError('FAILED_PRECONDITION', {
+    problem: `volume ${volumeId} cannot be mounted`,
+    found: 'a volume that was created for raw block access; the driver made no file system on it',
+    action: 'use it with volumeMode Block, or create a volume with a file system',
+  });
 }
 
 /** The right mount when it is there; undefined when nothing is, a dead one having been taken away. */

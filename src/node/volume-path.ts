@@ -20,7 +20,10 @@ export interface VolumePlace {
 export async function findVolume(env: NodeEnvironment, volumeId: string, volumePath: string): Promise<VolumePlace> {
   const record = await env.records.load(volumeId);
   if (!isStaged(record)) {
-    throw new DriverError('NOT_FOUND', `volume ${JSON.stringify(volumeId)} is not staged on this node`);
+    throw new DriverError('NOT_FOUND', {
+      problem: `volume ${JSON.stringify(volumeId)} is not staged on this node`,
+      action: 'call NodeStageVolume first (Kubernetes: delete the pod, it is started anew)',
+    });
   }
   const path = posix.isAbsolute(volumePath) ? await env.resolve(volumePath) : undefined;
   const mount = path === undefined ? undefined : await env.mounts.at(path);
@@ -28,6 +31,7 @@ export async function findVolume(env: NodeEnvironment, volumeId: string, volumeP
   throw new DriverError('NOT_FOUND', {
     problem: `volume ${volumeId} is not at ${JSON.stringify(volumePath)}`,
     found: `it is staged at ${record.stagingPath}${record.targets.map((target) => `, published at ${target.path}`).join('')}`,
+    action: 'name one of these paths, or publish the volume there first',
   });
 }
 

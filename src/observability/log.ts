@@ -26,6 +26,17 @@ const SECRET_KEYS = [
 ];
 const REDACTED_PATHS = SECRET_KEYS.flatMap((key) => [key, `*.${key}`, `*.*.${key}`]);
 
+/**
+ * `controller.chap` of the configuration that is logged at the start is no secret but a mode, and one of these words. Of a
+ * path that a wildcard has met pino tells no more than its end.
+ */
+const CHAP_MODES: readonly unknown[] = ['on', 'mutual', 'off'];
+
+function censor(value: unknown, path: readonly unknown[]): unknown {
+  const isMode = path.at(-1) === 'chap' && path.at(-2) === 'controller' && CHAP_MODES.includes(value);
+  return isMode ? value : '***redacted***';
+}
+
 export function createLogger(options: LoggerOptions): Logger {
   return pino(
     {
@@ -33,7 +44,7 @@ export function createLogger(options: LoggerOptions): Logger {
       base: { ...options.fields },
       timestamp: () => `,"time":"${new Date().toISOString()}"`,
       formatters: { level: (label) => ({ level: label }) },
-      redact: { paths: REDACTED_PATHS, censor: '***redacted***' },
+      redact: { paths: REDACTED_PATHS, censor },
       serializers: { err: serializeError },
     },
     options.destination ?? standardOutput(),

@@ -68,8 +68,8 @@ export const METRICS = {
   sessions: {
     name: 'lvm_iscsi_csi_sessions',
     type: 'gauge',
-    help: 'iSCSI sessions: on the controller those at its targets, on a node those that the driver made, by state.',
-    labels: ['state'],
+    help: 'iSCSI sessions by role (controller: those at its targets, node: those that the driver made) and state.',
+    labels: ['role', 'state'],
     role: 'both',
   },
   vgSize: {

@@ -46,11 +46,6 @@ export class Metrics implements CommandObserver, RpcObserver {
     this.#counters.get(key)?.inc(labels, value);
   }
 
-  /** Forgets all label values of a gauge, e.g. before states that may have vanished are set anew. */
-  reset(key: KeyOf<'gauge'>): void {
-    this.#gauges.get(key)?.reset();
-  }
-
   /** Called before each scrape; one that fails or takes longer than 5 s is logged, and the last values are shown. */
   onCollect(collector: Collector): void {
     this.#collectors.push(collector);

@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CommonConfig, ControllerConfig } from '../config/types.ts';
 import { DriverError } from '../errors.ts';
+import { followHostPath } from '../filesystem/host-path.ts';
 import { prepareShutdown } from '../iscsi/target/shutdown-unit.ts';
 import { Wiper } from '../lvm/wiper.ts';
 import { log, withContext } from '../system/context.ts';
@@ -15,8 +16,10 @@ import { isWipeName } from '../volumes/names.ts';
 import { WIPE_TAG } from '../volumes/tags.ts';
 import { ComparisonPace } from './comparison-pace.ts';
 import { controllerMetrics } from './controller-metrics.ts';
+import { controllerProgramProblems } from './controller-programs.ts';
 import type { RoleDependencies } from './role.ts';
 import { type StorageHost, storageHost } from './storage.ts';
+import { keepUdevRules } from './udev-rules.ts';
 
 const RETRY_MS = 5_000;
 const LOCK_RETRY_MS = 3_000;
@@ -44,7 +47,7 @@ export function startBackend(config: ControllerSettings, dependencies: RoleDepen
       parts.backend = backend;
       // A call that waits for hours of zeroing must not hold up the drain.
       stopped.addEventListener('abort', () => void backend.close());
-      await prepareShutdown({ ...holding, hostRoot: config.hostRoot, iqnPrefix: config.controller.iqnPrefix });
+      await prepareHost(config, holding);
       wiper.start();
       waiting.backend = backend;
       controllerMetrics(dependencies.metrics, config.controller.volumeGroup, host, backend, wiper);
@@ -58,7 +61,7 @@ export function startBackend(config: ControllerSettings, dependencies: RoleDepen
     }
   });
   return {
-    backend: waiting.asBackend(),
+    backend: waiting.asBackend(() => controllerProgramProblems(dependencies.commands)),
     async close() {
       closing.abort();
       await work;
@@ -66,6 +69,13 @@ export function startBackend(config: ControllerSettings, dependencies: RoleDepen
       await parts.lock?.release();
     },
   };
+}
+
+/** What the host itself needs to know of us. */
+async function prepareHost({ hostRoot, controller }: ControllerSettings, holding: RoleDependencies): Promise<void> {
+  const { iqnPrefix, volumeGroup: vgName } = controller;
+  await prepareShutdown({ ...holding, hostRoot, iqnPrefix, vgName });
+  await keepUdevRules({ ...holding, hostRoot, vgName });
 }
 
 async function takeLock(
@@ -158,9 +168,9 @@ async function loadChapKeys(
   waiting: WaitingBackend,
   stopped: AbortSignal,
 ): Promise<ChapKeys | undefined> {
-  const path = `${hostRoot}${controller.chapKeyFile}`;
   for (;;) {
     try {
+      const path = `${hostRoot}${await followHostPath(files, hostRoot, controller.chapKeyFile)}`;
       if (controller.chap === 'off') return await ChapKeys.loadIfPresent(files, path);
       return await ChapKeys.load(files, path, controller.chap === 'mutual');
     } catch (error) {
@@ -180,8 +190,11 @@ async function compareForEver(
   for (;;) {
     let pauseMs: number;
     try {
-      const { repaired, removed, failures } = await backend.reconcile();
-      log().info({ exports: repaired, removed, failures: failures.length }, 'volume group and target compared');
+      const { repaired, removed, foreign, failures } = await backend.reconcile();
+      log().info(
+        { exports: repaired, removed, foreign, failures: failures.length },
+        'volume group and target compared',
+      );
       notReady(undefined);
       pauseMs = pace.after(failures.length === 0 ? 'complete' : 'incomplete');
     } catch (error) {
@@ -197,7 +210,8 @@ class WaitingBackend {
   reason: string | undefined = 'the controller is starting';
   backend: LvmBackend | undefined;
 
-  asBackend(): Backend {
+  /** `missing`: programs of the host without which some call cannot be served. */
+  asBackend(missing: () => Promise<string[]>): Backend {
     const real = (): LvmBackend => {
       if (this.backend === undefined)
         throw new DriverError('UNAVAILABLE', {
@@ -208,10 +222,12 @@ class WaitingBackend {
       return this.backend;
     };
     return {
-      probe: async (): Promise<ProbeResult> =>
-        this.backend === undefined
-          ? { ready: false, reasons: [this.reason ?? 'the controller is starting'] }
-          : await this.backend.probe(),
+      probe: async (): Promise<ProbeResult> => {
+        if (this.backend === undefined) return { ready: false, reasons: [this.reason ?? 'the controller is starting'] };
+        const [{ reasons }, programs] = await Promise.all([this.backend.probe(), missing()]);
+        const all = [...reasons, ...programs];
+        return { ready: all.length === 0, reasons: all };
+      },
       createVolume: async (request) => await real().createVolume(request),
       deleteVolume: async (id) => await real().deleteVolume(id),
       getVolume: async (id) => await real().getVolume(id),

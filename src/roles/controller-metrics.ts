@@ -37,10 +37,9 @@ export function controllerMetrics(
   metrics.onCollect(async () => {
     const [gates, targets] = await Promise.all([host.gates.list(), host.targets.list()]);
     metrics.set('gatesSuspended', {}, gates.filter((gate) => gate.suspended).length);
-    metrics.reset('sessions');
     metrics.set(
       'sessions',
-      { state: 'LOGGED_IN' },
+      { role: 'controller', state: 'LOGGED_IN' },
       targets.reduce((sum, target) => sum + target.sessions.length, 0),
     );
   });

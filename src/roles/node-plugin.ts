@@ -4,7 +4,9 @@ import type { CommonConfig, NodeConfig } from '../config/types.ts';
 import { DriverError } from '../errors.ts';
 import { readInitiatorName } from '../iscsi/initiator/initiator-name.ts';
 import { OpenIscsi } from '../iscsi/initiator/open-iscsi.ts';
+import type { Initiator } from '../iscsi/initiator/types.ts';
 import { NodePlugin } from '../node/node-plugin.ts';
+import type { Metrics } from '../observability/metrics.ts';
 import { log, withContext } from '../system/context.ts';
 import { formatNodeId } from '../volumes/node-id.ts';
 import type { RoleDependencies } from './role.ts';
@@ -47,13 +49,7 @@ export function nodePlugin(
     config: { ...config.node, hostRoot: config.hostRoot, stateDir: config.stateDir },
     onLostData: () => metrics.add('lostData', {}, 1),
   });
-  metrics.onCollect(async () => {
-    const own = (await initiator.sessions()).filter((session) => /:volume-[0-9a-f-]{36}$/.test(session.targetIqn));
-    metrics.reset('sessions');
-    for (const state of new Set(['LOGGED_IN', ...own.map((session) => session.state)])) {
-      metrics.set('sessions', { state }, own.filter((session) => session.state === state).length);
-    }
-  });
+  sessionMetrics(metrics, initiator);
   // Looks, cleans what an earlier boot left; a failure here is no reason not to serve: every call checks for itself.
   void withContext({ task: 'node start' }, async () => {
     try {
@@ -63,4 +59,16 @@ export function nodePlugin(
     }
   });
   return plugin;
+}
+
+/** A state that no session is in any more is shown with 0: series do not come and go. */
+export function sessionMetrics(metrics: Metrics, initiator: Pick<Initiator, 'sessions'>): void {
+  const seen = new Set(['LOGGED_IN']);
+  metrics.onCollect(async () => {
+    const own = (await initiator.sessions()).filter((session) => /:volume-[0-9a-f-]{36}$/.test(session.targetIqn));
+    for (const { state } of own) seen.add(state);
+    for (const state of seen) {
+      metrics.set('sessions', { role: 'node', state }, own.filter((session) => session.state === state).length);
+    }
+  });
 }

@@ -47,14 +47,40 @@ describe('pods of the chart', () => {
     }
   });
 
-  it('are given no folder of the host but those of the sockets', () => {
+  it('are given no folder of the host but those of the sockets, and on the controller those of devices and of LIO', () => {
     const hostPaths = (role: 'controller' | 'node') =>
       (defaults.pod(role)['volumes'] as { hostPath?: { path: string } }[]).flatMap((volume) => volume.hostPath ?? []);
-    expect(hostPaths('controller')).to.deep.equal([]);
+    expect(hostPaths('controller')).to.deep.equal([
+      { path: '/dev', type: 'Directory' },
+      { path: '/sys/kernel/config', type: 'Directory' },
+    ]);
     expect(hostPaths('node').map(({ path }) => path)).to.deep.equal([
       '/var/lib/kubelet/plugins/lvm-iscsi-csi.github.io',
       '/var/lib/kubelet/plugins_registry',
     ]);
+  });
+
+  it("let the controller see gates and configfs where LIO is told to: at the host's own paths", () => {
+    const { volumeMounts, ...driver } = everything.container('controller', 'driver');
+    expect(volumeMounts).to.deep.equal([
+      { name: 'socket', mountPath: '/csi' },
+      { name: 'dev', mountPath: '/dev' },
+      // Also one that the host mounts later.
+      { name: 'configfs', mountPath: '/sys/kernel/config', mountPropagation: 'HostToContainer' },
+    ]);
+    expect(everything.pod('controller')['volumes']).to.deep.include.members([
+      { name: 'dev', hostPath: { path: '/dev', type: 'Directory' } },
+      { name: 'configfs', hostPath: { path: '/sys/kernel/config', type: 'Directory' } },
+    ]);
+    expect(driver, "kubelet makes a file there, and /dev is the host's").to.include({
+      terminationMessagePath: '/termination-log',
+    });
+    const others = [...sidecars(everything), everything.container('node', 'driver')];
+    for (const { name, volumeMounts: mounts } of others) {
+      expect(JSON.stringify(mounts), name).to.not.match(/"dev"|configfs/);
+    }
+    // The development mode's script has the host's mounts by nsenter.
+    expect(everything.pod('controller').initContainers?.[0]?.volumeMounts).to.equal(undefined);
   });
 
   it('follow kubelet to another folder, and the name of the driver everywhere', async () => {

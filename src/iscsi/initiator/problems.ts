@@ -1,7 +1,8 @@
-/** What keeps this node from being an iSCSI initiator, in words for its administrator. */
+/** What keeps this node from being an iSCSI initiator that mounts, in words for its administrator. */
 import { CommandError, type Commands } from '../../system/commands.ts';
 import { log } from '../../system/context.ts';
 import type { Files } from '../../system/files.ts';
+import { type HostProgram, programProblems } from '../../system/host-programs.ts';
 import { IscsiError, OPEN_ISCSI_PACKAGE } from './errors.ts';
 import { readInitiatorName } from './initiator-name.ts';
 
@@ -10,6 +11,16 @@ const COMMAND_TIMEOUT_MS = 10_000;
 const ISCSID_SOCKET = '@ISCSIADM_ABSTRACT_NAMESPACE';
 /** __SO_ACCEPTCON in the "Flags" column of /proc/net/unix: somebody listens. */
 const LISTENING = 0x10000;
+
+const MOUNT = 'mount (Debian, Ubuntu) or util-linux';
+const PROGRAMS: readonly HostProgram[] = [
+  { name: 'blkid', package: 'util-linux' },
+  { name: 'mount', package: MOUNT },
+  { name: 'umount', package: MOUNT },
+  { name: 'e2fsck', package: 'e2fsprogs' },
+  { name: 'resize2fs', package: 'e2fsprogs' },
+  { name: 'xfs_growfs', package: 'xfsprogs' },
+];
 
 export interface ProblemsOptions {
   readonly files: Files;
@@ -20,8 +31,14 @@ export interface ProblemsOptions {
 
 /** [] when all is well. Changes nothing: modules are only looked for, iscsid loads them itself. */
 export async function findProblems(options: ProblemsOptions): Promise<string[]> {
-  const found = await Promise.all([iscsiadm(options), iscsid(options), module(options), initiatorName(options)]);
-  return found.filter((problem) => problem !== undefined);
+  const found = await Promise.all([
+    iscsiadm(options),
+    iscsid(options),
+    module(options),
+    initiatorName(options),
+    programProblems(options.commands, PROGRAMS, 'on this node'),
+  ]);
+  return found.flat().filter((problem) => problem !== undefined);
 }
 
 async function iscsiadm({ commands }: ProblemsOptions): Promise<string | undefined> {

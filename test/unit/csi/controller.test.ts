@@ -92,6 +92,8 @@ describe('the CSI Controller service', () => {
       'NOT_FOUND',
     ],
     ['a token that is not ours', 'ListVolumes', { starting_token: 'invalid-token' }, 'ABORTED'],
+    ['a token that is too long for any', 'ListVolumes', { starting_token: 't'.repeat(5000) }, 'ABORTED'],
+    ['a token with a line break', 'ListVolumes', { starting_token: 'after:x\n' }, 'ABORTED'],
     ['a negative page', 'ListVolumes', { max_entries: -1 }, 'INVALID_ARGUMENT'],
     ['no id', 'ControllerExpandVolume', { capacity_range: { required_bytes: 1 } }, 'INVALID_ARGUMENT'],
     ['no size', 'ControllerExpandVolume', { volume_id: 'v' }, 'INVALID_ARGUMENT'],

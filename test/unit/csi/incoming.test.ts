@@ -107,6 +107,20 @@ describe('checks of every incoming message', () => {
     ],
     ['a newline in an id', 'DeleteVolumeRequest', { volume_id: 'a\nb' }, 'INVALID_ARGUMENT', /volume_id/],
     [
+      'a token of 129 bytes',
+      'ListVolumesRequest',
+      { starting_token: 't'.repeat(129) },
+      'ABORTED',
+      /^starting_token is not one that this driver gave; found: 129 bytes; to do: list again/,
+    ],
+    [
+      'a control character in a token',
+      'ListVolumesRequest',
+      { starting_token: 'after:\u0000' },
+      'ABORTED',
+      /starting_token.*U\+0000 at character 7/,
+    ],
+    [
       'a newline in a mount flag',
       'NodePublishVolumeRequest',
       flags('ro\nx'),

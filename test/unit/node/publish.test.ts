@@ -261,9 +261,17 @@ describe('publish, unpublish, statistics, expansion: real mounts on loop devices
       const volume = bench.ext4();
       await volume.stage();
       const { plugin } = bench;
-      await failure(plugin.stats('fake-vol-id-1', volume.stagingPath, undefined), 'NOT_FOUND');
+      await failure(
+        plugin.stats('fake-vol-id-1', volume.stagingPath, undefined),
+        'NOT_FOUND',
+        /is not staged on this node; to do: call NodeStageVolume/,
+      );
       for (const path of ['some/path', '/some/path', '/', volume.targetPath()]) {
-        await failure(plugin.stats(volume.id, path, undefined), 'NOT_FOUND', /is not at .*staged at/);
+        await failure(
+          plugin.stats(volume.id, path, undefined),
+          'NOT_FOUND',
+          /is not at .*staged at.*; to do: name one of these/,
+        );
         const request = { volumeId: volume.id, volumePath: path, stagingPath: undefined, requiredBytes: 0 };
         await failure(plugin.expand(request), 'NOT_FOUND');
       }

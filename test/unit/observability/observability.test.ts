@@ -33,6 +33,15 @@ describe('log', () => {
     expect(JSON.stringify(line)).not.to.contain('s3cret');
   });
 
+  it('shows the mode of CHAP in the configuration, and there alone', () => {
+    const line = logged((log) =>
+      log.info({ config: { chap: 's3cret', controller: { chap: 'mutual' } } }, 'configuration'),
+    );
+    expect(line['config']).to.deep.equal({ chap: '***redacted***', controller: { chap: 'mutual' } });
+    const elsewhere = logged((log) => log.info({ record: { controller: { chap: 's3cret' } } }));
+    expect(JSON.stringify(elsewhere)).not.to.contain('s3cret');
+  });
+
   it('shows a failed command without its standard output, and its cause', () => {
     const error = new CommandError({
       command: 'lvs',

@@ -1,10 +1,13 @@
 import { expect } from 'chai';
+import type { IscsiSession } from '../../../src/iscsi/initiator/types.ts';
+import type { Targets } from '../../../src/iscsi/target/types.ts';
 import { AwaitedZeroing } from '../../../src/lvm/awaited-zeroing.ts';
 import { RateLimiter } from '../../../src/lvm/rate-limit.ts';
 import { BlankTrust, scrub } from '../../../src/lvm/scrub.ts';
 import type { WiperStatus } from '../../../src/lvm/wiper.ts';
 import { Metrics } from '../../../src/observability/metrics.ts';
 import { controllerMetrics } from '../../../src/roles/controller-metrics.ts';
+import { sessionMetrics } from '../../../src/roles/node-plugin.ts';
 import { FakeVg, FakeZeroing, GIB, MIB } from '../lvm/fake-vg.ts';
 import { FakeHost } from '../volumes/fake-host.ts';
 
@@ -14,6 +17,7 @@ describe('metrics of the controller', () => {
   let zeroing: AwaitedZeroing;
   let metrics: Metrics;
   let wipedBytes: number;
+  let wiper: { status: () => WiperStatus };
 
   beforeEach(() => {
     vg = new FakeVg();
@@ -22,7 +26,7 @@ describe('metrics of the controller', () => {
     metrics = new Metrics('controller', '1');
     wipedBytes = 0;
     const { gates, targets } = new FakeHost().dependencies();
-    const wiper = {
+    wiper = {
       status: (): WiperStatus => ({
         waitingVolumes: 1,
         waitingBytes: 10,
@@ -79,6 +83,32 @@ describe('metrics of the controller', () => {
     await scrub({ lvm: vg, commands, isOurs: () => true });
     expect(await value('scrub_backlog_bytes{vg="vg"}')).to.equal(0);
     expect(await value('vg_free_blank{vg="vg"}')).to.equal(1);
+  });
+
+  it('sessions: those of both roles of one process, and no state that keeps an old number', async () => {
+    const both = new Metrics('all', '1');
+    const states: IscsiSession['state'][] = ['LOGGED_IN', 'FAILED', 'FAILED'];
+    const targetIqn = 'iqn.2010-10.org.openstack:volume-00000000-0000-4000-8000-000000000001';
+    sessionMetrics(both, {
+      sessions: async () =>
+        states.map((state, sid) => ({ sid, hostNumber: 1, targetIqn, portal: 'p', state, chapUser: undefined })),
+    });
+    const { gates } = new FakeHost().dependencies();
+    const targets = { list: async () => [{ sessions: ['a', 'b'] }, { sessions: ['c'] }] } as unknown as Targets;
+    const blankTrust = new BlankTrust(vg, () => true);
+    const host = { lvm: vg, blankTrust, gates, targets, zeroing };
+    controllerMetrics(both, 'vg', host, { listVolumes: async () => [], failures: [] }, wiper);
+    const shown = async () =>
+      (await both.render())
+        .split('\n')
+        .filter((line) => line.startsWith('lvm_iscsi_csi_sessions{'))
+        .toSorted();
+    const controller = 'lvm_iscsi_csi_sessions{role="controller",state="LOGGED_IN"} 3';
+    const node = (state: string, number: number) => `lvm_iscsi_csi_sessions{role="node",state="${state}"} ${number}`;
+    for (let scrape = 0; scrape < 2; scrape += 1)
+      expect(await shown()).to.deep.equal([controller, node('FAILED', 2), node('LOGGED_IN', 1)]);
+    states.splice(1);
+    expect(await shown()).to.deep.equal([controller, node('FAILED', 0), node('LOGGED_IN', 1)]);
   });
 
   it('wiping: the counter follows the worker’s total', async () => {

@@ -1,7 +1,8 @@
 {{/*
 The container with the program, for both roles. Call with (dict "root" $ "role" "node" "settings" .Values.node "port" 1).
-Privileged with the host's PID namespace: LVM, configfs, iscsiadm and mount are the host's own, entered by nsenter; so the
-image needs no tools, and its root can be read-only. Of the host's folders it is given the socket's alone.
+Privileged with the host's PID namespace: LVM, dmsetup, iscsiadm and mount are the host's own, entered by nsenter, and the
+host's files are seen under /proc/1/root; so the image needs no tools, and its root can be read-only. Of the host's folders
+the node plugin is given the socket's alone, the controller also those in which the kernel itself looks for a path.
 */}}
 {{- define "lvm-iscsi-csi.driver" -}}
 {{- $root := .root }}
@@ -64,9 +65,20 @@ image needs no tools, and its root can be read-only. Of the host's folders it is
     failureThreshold: 2
   # So that "kubectl describe pod" shows why an option was refused.
   terminationMessagePolicy: FallbackToLogsOnError
+  {{- if eq .role "controller" }}
+  # Not the default, in /dev: that is the host's here, and a file would be left in it.
+  terminationMessagePath: /termination-log
+  {{- end }}
   {{- with .settings.resources }}
   resources: {{- toYaml . | nindent 4 }}
   {{- end }}
   volumeMounts:
     - {name: socket, mountPath: /csi}
+    {{- if eq .role "controller" }}
+    # LIO opens a gate by its path in the mount namespace of who asks for it: this container's, whose own /dev is a copy
+    # of its start, without the links that LVM and device-mapper make later.
+    - {name: dev, mountPath: /dev}
+    # A container's own sysfs has no configfs in it. One that the host mounts later appears here as well.
+    - {name: configfs, mountPath: /sys/kernel/config, mountPropagation: HostToContainer}
+    {{- end }}
 {{- end }}

@@ -17,7 +17,7 @@ describe('initiator: problems of a node', () => {
     host = await FakeHost.make();
     await host.write('proc/1/net/unix', SOCKETS);
     await host.write(FILE, 'InitiatorName=iqn.1993-08.org.debian:01:lab-node-1\n');
-    host.commands.script = () => ({ stdout: 'iscsiadm version 2.1.8\n' });
+    host.commands.script = (line) => ({ stdout: line.startsWith('sh ') ? 'complete\n' : 'iscsiadm version 2.1.8\n' });
   });
   afterEach(() => host.remove());
 
@@ -30,19 +30,34 @@ describe('initiator: problems of a node', () => {
     host.commands.lines.length = 0;
     await host.write('sys/class/iscsi_transport/tcp/handle', '1\n');
     expect(await problems()).to.deep.equal([]);
-    expect(host.commands.lines).to.deep.equal(['iscsiadm --version']);
+    expect(host.commands.lines).to.have.length(2);
+    expect(host.commands.lines).to.include('iscsiadm --version');
   });
 
   it('names the package, the service, the module and the file that are missing, all at once', async () => {
     await host.write('proc/1/net/unix', SOCKETS.replace('00010000 0001 01 17471', '00000000 0001 03 17471'));
     await host.files.unlink(host.path(FILE));
-    host.commands.script = (line) => (line.startsWith('modprobe') ? { exitCode: 1 } : { missing: true });
+    host.commands.script = (line) => {
+      if (line.startsWith('sh ')) return { stdout: 'blkid\nxfs_growfs\ncomplete\n' };
+      return line.startsWith('modprobe') ? { exitCode: 1 } : { missing: true };
+    };
     const found = await problems();
-    expect(found).to.have.length(4);
+    expect(found).to.have.length(6);
     expect(found[0]).to.include('open-iscsi (Debian').and.include('iscsi-initiator-utils (RHEL');
     expect(found[1]).to.include('systemctl enable --now iscsid.socket');
     expect(found[2]).to.include('iscsi_tcp');
     expect(found[3]).to.include(FILE);
+    expect(found.slice(4)).to.deep.equal([
+      'blkid is not installed on this node; to do: install the package util-linux',
+      'xfs_growfs is not installed on this node; to do: install the package xfsprogs',
+    ]);
+  });
+
+  it('looks in one shell for all that staging and growing need', async () => {
+    await problems();
+    const look = host.commands.lines.filter((line) => line.startsWith('sh '));
+    expect(look).to.have.length(1);
+    expect(look[0]).to.match(/ sh blkid mount umount e2fsck resize2fs xfs_growfs$/);
   });
 
   it('reads the name as open-iscsi does', () => {
