@@ -3,6 +3,9 @@
  *  - a `global_filter` that accepts this VG's PVs and nothing else (a scan of a suspended gate hangs for ever);
  *  - `use_aio=0`, `archive=0`: each made commands several times as quick (measured; neither works through --config);
  *  - the report and log settings that our parsers count on.
+ * Beside it a lvmlocal.conf with nothing but the host's system id and the like: LVM lets that file overrule lvm.conf, so a
+ * filter that an administrator has put there would take the place of ours. What else it says is in lvm.conf already, as
+ * `lvmconfig` gives both.
  * Backups still go to the host's own folder, and the lock files are the host's: its LVM and ours exclude each other.
  *
  * The devices file: LVM ignores every filter while one is in force (lib/filters/filter-regex.c), so ours turns it off
@@ -42,6 +45,9 @@ export interface PreparedEnvironment {
   /** Of the PVs that were found. */
   readonly pvUuids: readonly string[];
 }
+
+/** The section that names this host to LVM. */
+const LOCAL = 'local';
 
 const SETTINGS: Readonly<Record<string, string>> = {
   'devices/hints': '"none"',
@@ -104,7 +110,7 @@ export class LvmEnvironment {
       ...((await files.stat(`${hostRoot}/run/udev/control`)) === undefined ? { DM_DISABLE_UDEV: '1' } : {}),
     };
     const scanFolder = `${this.#folder}/scan`;
-    await this.#write(scanFolder, this.#conf(hostConf, devices.map(devicePath).filter(isFilterable)));
+    await this.#write(scanFolder, hostConf, devices.map(devicePath).filter(isFilterable));
     const pvs = await this.#listed(await this.#scan({ ...variables, LVM_SYSTEM_DIR: scanFolder }));
     const numbers = new Set(pvs.map((pv) => pv.deviceNumber));
     const found = devices.filter((device) => numbers.has(device.deviceNumber));
@@ -114,7 +120,7 @@ export class LvmEnvironment {
     const before = this.#prepared;
     if (before !== undefined && String(before.paths) === String(paths) && String(before.pvUuids) === String(pvUuids))
       return before;
-    await this.#write(this.#folder, this.#conf(hostConf, paths));
+    await this.#write(this.#folder, hostConf, paths);
     log().info({ vgName, devices: paths }, 'LVM commands see these devices only');
     return { variables: { ...variables, LVM_SYSTEM_DIR: this.#folder }, paths, pvUuids };
   }
@@ -149,8 +155,8 @@ export class LvmEnvironment {
 
   #conf(hostConf: string, paths: readonly string[]): string {
     const conf = parseLvmConf(hostConf);
-    // Belongs into lvmlocal.conf, which is linked.
-    conf.delete('local');
+    // LVM takes it from lvmlocal.conf only.
+    conf.delete(LOCAL);
     const hostFilter = getSetting(conf, 'devices/global_filter');
     // Both filters count. The host's global one goes where its other one was; most hosts have none at all.
     if (hostFilter !== undefined) setSetting(conf, 'devices/filter', hostFilter);
@@ -183,20 +189,14 @@ export class LvmEnvironment {
     }
   }
 
-  async #write(folder: string, conf: string): Promise<void> {
+  async #write(folder: string, hostConf: string, paths: readonly string[]): Promise<void> {
     const { files, hostRoot } = this.#options;
+    const local = parseLvmConf(hostConf).get(LOCAL);
+    const localConf = formatLvmConf(new Map(local === undefined ? [] : [[LOCAL, local]]));
     await step('lvm-environment-write', async () => {
       await files.mkdir(`${hostRoot}${folder}`, { recursive: true, mode: 0o700 });
-      await files.writeDurably(`${hostRoot}${folder}/lvm.conf`, conf, { mode: 0o600 });
-      // The host's system id; it may not exist, then the link leads nowhere, which LVM takes for absent.
-      const link = `${hostRoot}${folder}/lvmlocal.conf`;
-      if ((await files.lstat(link)) === undefined) {
-        try {
-          await files.symlink(`${this.#hostLvmDir}/lvmlocal.conf`, link);
-        } catch (error) {
-          if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
-        }
-      }
+      await files.writeDurably(`${hostRoot}${folder}/lvm.conf`, this.#conf(hostConf, paths), { mode: 0o600 });
+      await files.writeDurably(`${hostRoot}${folder}/lvmlocal.conf`, localConf, { mode: 0o600 });
     });
   }
 }

@@ -141,7 +141,7 @@ describe('NOTES of the chart', () => {
   it('say what to do next and how to check', async () => {
     const text = await notes('--namespace', 'storage', '--set', 'controller.options.volumeGroup=vg7');
     expect(text).to.include('kubectl label node NODE lvm-iscsi-csi.github.io/storage-host=true');
-    expect(text).to.include('vgcreate --metadatasize 64m vg7');
+    expect(text).to.include('vgcreate --metadatasize 64m --setautoactivation n vg7');
     expect(text).to.match(/scrub --host-commands=nsenter --portals=\S+ \\\n +.*--volume-group=vg7/);
     expect(text).to.include('kubectl rollout status -n storage deploy/demo-lvm-iscsi-csi-controller');
     expect(text).to.not.match(/DEVELOPMENT|WARNING/);
