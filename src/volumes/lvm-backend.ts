@@ -19,7 +19,7 @@ import type { CapacityRange, Volume, VolumeCapability } from './model.ts';
 import { targetIqn, volumeIdForName } from './names.ts';
 import { parseParameters } from './parameters.ts';
 import type { PublishContext } from './publish-context.ts';
-import { type ReconcileResult, reconcile } from './reconcile.ts';
+import { type ReconcileResult, reconcile, resumeLeftGates } from './reconcile.ts';
 import { VolumeTable } from './volume-table.ts';
 import { witnessed } from './witness.ts';
 
@@ -66,6 +66,7 @@ export class LvmBackend implements Backend {
   async reconcile(): Promise<ReconcileResult> {
     const atStart = this.#notReady !== undefined;
     try {
+      if (atStart) await resumeLeftGates(this.#deps.gates);
       const parts = { deps: this.#deps, mutex: this.#mutex, fences: this.#fences };
       const since = this.#readySinceMs;
       const discardUnfinished = since !== undefined && performance.now() - since >= this.#askedAgainWithinMs;

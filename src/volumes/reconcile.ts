@@ -39,6 +39,14 @@ export interface ReconcileOptions {
   readonly discardUnfinished: boolean;
 }
 
+/** At the start, before LVM or the target is asked anything: I/O waits on these gates. @throws DriverError */
+export async function resumeLeftGates(gates: BackendDependencies['gates']): Promise<void> {
+  const resumed = await explainExport('gates that a crash left suspended could not be resumed', () =>
+    gates.resumeAll(),
+  );
+  if (resumed.length > 0) log().warn({ volumes: resumed }, 'resumed gates that a crash had left suspended');
+}
+
 /**
  * @param mutex One operation for each volume: one that a call is at work on is passed over, and looked at the next time.
  * @throws DriverError FAILED_PRECONDITION at the start when a target of another prefix exports a volume; UNAVAILABLE when the VG can't be read or is exported; nothing was changed then.
@@ -52,13 +60,6 @@ export async function reconcile(
   options: ReconcileOptions,
 ): Promise<ReconcileResult> {
   const { lvm, config, gates, targets } = deps;
-  if (options.atStart) {
-    // Before anything else: I/O waits on them, and it must not wait for LVM.
-    const resumed = await explainExport('gates that a crash left suspended could not be resumed', () =>
-      gates.resumeAll(),
-    );
-    if (resumed.length > 0) log().warn({ volumes: resumed }, 'resumed gates that a crash had left suspended');
-  }
   const table = await VolumeTable.read(lvm, config.clusterId, { fresh: true });
   table.warnRefused();
   if (options.atStart) await refuseForeignTargets(deps, table);

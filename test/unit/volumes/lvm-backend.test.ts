@@ -68,6 +68,36 @@ describe('volumes over a fake host', () => {
     expect(await codeOf(starting.listVolumes())).to.equal('UNAVAILABLE');
   });
 
+  it('resumes what a crash left suspended before it asks LVM or the target anything', async () => {
+    const host = new FakeHost();
+    const asked: string[] = [];
+    const dependencies = host.dependencies();
+    const starting = new LvmBackend({
+      ...dependencies,
+      lvm: {
+        ...host.lvm,
+        read: (options) => {
+          asked.push('read');
+          return host.lvm.read(options);
+        },
+      },
+      gates: {
+        ...dependencies.gates,
+        resumeAll: async () => {
+          asked.push('resume');
+          return [];
+        },
+      },
+    });
+    await starting.reconcile();
+    await starting.reconcile();
+    expect(asked[0]).to.equal('resume');
+    expect(
+      asked.filter((one) => one === 'resume'),
+      'once, at the start',
+    ).to.have.lengthOf(1);
+  });
+
   it('takes an exported VG for what it is: not there, and not empty', async () => {
     const host = new FakeHost();
     const backend = await host.boot();
