@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
+import { addClusterCommands } from '../cluster/cli.ts';
 import { LabError } from './errors.ts';
 import { Lab } from './lab.ts';
 import { createProgress } from './progress.ts';
@@ -97,6 +98,8 @@ program
       else console.log(`lab "${name}": starting`);
     }
   });
+
+addClusterCommands(program, labName, wholeNumber);
 
 function labName(): string {
   return program.opts<{ name: string }>().name;

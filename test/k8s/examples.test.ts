@@ -1,0 +1,55 @@
+/** What a user finds to copy: each example is applied as it is, and its pods run. */
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import type { KubernetesObject } from '@kubernetes/client-node';
+import { parseAllDocuments } from 'yaml';
+import { bench, useCluster } from './support/bench.ts';
+
+const FOLDER = path.join(import.meta.dirname, '../../deploy/examples');
+
+describe('deploy/examples', () => {
+  useCluster();
+
+  const classes = read('storageclasses.yaml');
+
+  before('its classes', async () => {
+    await bench().kube.apply(...(await classes));
+  });
+
+  after(async () => {
+    await bench().kube.delete(...(await classes));
+  });
+
+  for (const { file, pods } of [
+    { file: 'pod.yaml', pods: ['lvm-iscsi-example'] },
+    { file: 'block.yaml', pods: ['lvm-iscsi-block'] },
+    { file: 'statefulset.yaml', pods: ['lvm-iscsi-set-0', 'lvm-iscsi-set-1', 'lvm-iscsi-set-2'] },
+  ]) {
+    it(file, async () => {
+      const { kube } = bench();
+      await kube.apply(...(await read(file)));
+      for (const name of pods) await kube.podReady(name, 900_000);
+    });
+  }
+
+  it('expansion.yaml, with the command that stands in it', async () => {
+    const { kube } = bench();
+    await kube.apply(...(await read('expansion.yaml')));
+    await kube.podReady('lvm-iscsi-growing');
+    const body = [{ op: 'replace', path: '/spec/resources/requests/storage', value: '2Gi' }];
+    await kube.core.patchNamespacedPersistentVolumeClaim({
+      name: 'lvm-iscsi-growing',
+      namespace: kube.namespace,
+      body,
+    });
+    await kube.waitFor(
+      'the claim has its new size',
+      async () => (await kube.claim('lvm-iscsi-growing')).status?.capacity?.['storage'] === '2Gi',
+    );
+  });
+});
+
+async function read(file: string): Promise<KubernetesObject[]> {
+  const text = await readFile(path.join(FOLDER, file), 'utf8');
+  return parseAllDocuments(text).map((document) => document.toJS() as KubernetesObject);
+}

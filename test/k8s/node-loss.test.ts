@@ -1,0 +1,123 @@
+/** A worker that is lost: its volumes move, and nothing that it still sends reaches them. */
+import { expect } from 'chai';
+import type { Machine } from '../lab/machine.ts';
+import { bench, driverReady, useCluster } from './support/bench.ts';
+import type { Kube } from './support/kube.ts';
+import { claim, pod } from './support/manifests.ts';
+import { expectLines, writerPod, writesOn } from './support/writer.ts';
+
+const OUT_OF_SERVICE = 'node.kubernetes.io/out-of-service';
+/** Until the node is seen as lost (50 s), the pod evicted and the volume attached elsewhere. */
+const MOVE_TIMEOUT_MS = 900_000;
+/** The controller-manager's own 6 minutes, after the node was seen as lost and the pod deleted by force. */
+const FORCE_DETACH_TIMEOUT_MS = 1_500_000;
+
+describe('a worker is lost', () => {
+  useCluster();
+
+  afterEach('both workers are back', async function () {
+    this.timeout(900_000);
+    const { workers, kube } = bench();
+    for (const worker of workers) {
+      await taint(worker, false);
+      await nodeIs(kube, worker, 'True');
+    }
+    await driverReady();
+  });
+
+  it('power cut, with the out-of-service taint: pod and volume move; when the worker is back it is clean', async () => {
+    const { kube, workers } = bench();
+    const [lost, other] = workers;
+    const line = await beginWriting(kube, lost);
+    await lost.powerCut();
+    await nodeIs(kube, lost, 'Unknown');
+    await taint(lost, true);
+    await moved(kube, lost, other, line, MOVE_TIMEOUT_MS);
+    await lost.boot();
+    await taint(lost, false);
+    await nodeIs(kube, lost, 'True');
+    await nothingOfTheVolume(lost);
+  });
+
+  it('frozen, still writing, with the taint: after it thaws, not one byte of it reaches the volume', async () => {
+    const { kube, workers } = bench();
+    const [lost, other] = workers;
+    const line = await beginWriting(kube, lost);
+    await lost.freeze();
+    await nodeIs(kube, lost, 'Unknown');
+    await taint(lost, true);
+    const volume = await moved(kube, lost, other, line, MOVE_TIMEOUT_MS);
+    // The reader reads only: what changes from now on, another has written.
+    const checksum = () =>
+      bench()
+        .storage.exec(`sync; sha256sum < ${volume}`)
+        .then(({ stdout }) => stdout);
+    const before = await checksum();
+    await lost.thaw();
+    await taint(lost, false);
+    await nodeIs(kube, lost, 'True');
+    await nothingOfTheVolume(lost);
+    expect(await checksum(), 'the volume as the other node left it').to.equal(before);
+  });
+
+  it('power cut, without the taint: after 6 minutes the controller-manager detaches by force, and the pod moves', async () => {
+    const { kube, workers } = bench();
+    const [lost, other] = workers;
+    const line = await beginWriting(kube, lost);
+    await lost.powerCut();
+    await nodeIs(kube, lost, 'Unknown');
+    // What an administrator does, or a StatefulSet's owner: without it the pod would wait for its node for ever.
+    await kube.deletePods(['writer'], 0);
+    await moved(kube, lost, other, line, FORCE_DETACH_TIMEOUT_MS);
+    await lost.boot();
+    await nodeIs(kube, lost, 'True');
+    await nothingOfTheVolume(lost);
+  });
+});
+
+async function beginWriting(kube: Kube, worker: Machine): Promise<number> {
+  await kube.apply(claim('data', { size: '64Mi' }), writerPod('writer', 'data', { node: worker.name }));
+  await kube.podReady('writer');
+  return writesOn(kube, 'writer', 20);
+}
+
+/** Waits until a reader on the other node has the volume with every line. @returns path of its LV on the storage host */
+async function moved(kube: Kube, lost: Machine, other: Machine, line: number, timeoutMs: number): Promise<string> {
+  await kube.apply(pod('reader', 'data', { node: other.name, readOnly: true }));
+  await kube.podReady('reader', timeoutMs);
+  await expectLines(kube, 'reader', line);
+  const { spec } = await kube.claimBound('data');
+  const { items } = await kube.storage.listVolumeAttachment();
+  const nodes = items.filter((each) => each.spec.source.persistentVolumeName === spec?.claimRef?.name);
+  expect(nodes.map((each) => each.spec.nodeName)).to.not.include(lost.name);
+  const handle = spec?.csi?.volumeHandle ?? '';
+  const { stdout } = await bench().storage.exec(
+    `lvs --noheadings -o lv_path,lv_name cinder-volumes | awk '{print $1}' | grep -F '${handle.split('/').at(-1)}'`,
+  );
+  return stdout.trim();
+}
+
+async function nothingOfTheVolume(worker: Machine): Promise<void> {
+  await worker.waitFor(
+    'for s in /sys/class/iscsi_session/session*; do [ -e "$s" ] && exit 1; done; ! grep "kubernetes.io~csi" /proc/self/mountinfo',
+    600_000,
+    2_000,
+  );
+}
+
+async function taint(worker: Machine, present: boolean): Promise<void> {
+  const how = present ? `${OUT_OF_SERVICE}=nodeshutdown:NoExecute` : `${OUT_OF_SERVICE}-`;
+  const { exitCode, stderr } = await bench().cluster.kubectl(['taint', '--overwrite', 'node', worker.name, how]);
+  if (exitCode !== 0 && !(stderr.includes('not found') && !present)) throw new Error(stderr);
+}
+
+async function nodeIs(kube: Kube, worker: Machine, status: 'True' | 'Unknown'): Promise<void> {
+  await kube.waitFor(
+    `Ready of ${worker.name} is ${status}`,
+    async () => {
+      const node = await kube.core.readNode({ name: worker.name });
+      return node.status?.conditions?.find(({ type }) => type === 'Ready')?.status === status;
+    },
+    { timeoutMs: 900_000 },
+  );
+}
