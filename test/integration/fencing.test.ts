@@ -134,8 +134,12 @@ describe('fencing', () => {
       `t=$(dmsetup table ${name}); set -- $t; dmsetup reload ${name} --table "0 $2 delay $4 $5 0 $4 $5 5000" && dmsetup resume ${name} && echo "$t" > /run/table`,
     );
     await new Promise((resolve) => setTimeout(resolve, 2000));
-    // One is on its way through the slow disk, and has seconds to go.
-    await storage.waitFor(`read -r _ writes < /sys/class/block/${dm}/inflight; [ "$writes" -gt 0 ]`, 30_000);
+    // One is on its way through the slow disk, and has seconds to go. The gate tells: a device with this delay counts what
+    // it holds only when that is done (measured, Linux 6.1).
+    await storage.waitFor(
+      `read -r _ writes < /sys/class/block/$(basename $(readlink -f ${volume.gatePath}))/inflight; [ "$writes" -gt 0 ]`,
+      30_000,
+    );
     await detachForGood(storage, volume, () => volume.detach(node1));
     expect(await highestOnDisk(storage, volume.lvPath)).to.be.at.least(lastAcknowledged(writer));
     await storage.exec(`dmsetup reload ${name} --table "$(cat /run/table)" && dmsetup resume ${name}`);
