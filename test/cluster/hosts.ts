@@ -134,7 +134,7 @@ export function hostPreparation(images: ClusterImages, isController: boolean): P
 /** Makes the images of a `docker-archive` known to kubelet. */
 export async function importImage(machine: Machine, archive: string): Promise<void> {
   const remote = `/var/tmp/${path.basename(archive)}`;
-  await machine.copyTo(archive, remote);
+  await machine.copyTo(archive, remote, { timeoutMs: IMPORT_TIMEOUT_MS });
   await machine.exec(`ctr --namespace k8s.io images import --local ${remote} && rm ${remote}`, {
     timeoutMs: IMPORT_TIMEOUT_MS,
   });

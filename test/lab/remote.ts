@@ -108,7 +108,7 @@ export class Remote {
   }
 
   /** Copies a file, or a folder with all in it, to exactly the path `remote`; its parent folder is made. */
-  async copyTo(local: string, remote: string): Promise<void> {
+  async copyTo(local: string, remote: string, options: Pick<ExecOptions, 'timeoutMs'> = {}): Promise<void> {
     const isFolder = (await stat(local)).isDirectory();
     const tar = await execa(
       'tar',
@@ -124,7 +124,10 @@ export class Remote {
       isFolder || path.basename(local) === path.posix.basename(remote)
         ? ''
         : ` --transform ${shellQuote(`s|^.*$|${path.posix.basename(remote)}|`)}`;
-    await this.exec(`mkdir -p ${target} && tar -C ${target} --no-same-owner${rename} -x`, { input: tar.stdout });
+    await this.exec(`mkdir -p ${target} && tar -C ${target} --no-same-owner${rename} -x`, {
+      ...options,
+      input: tar.stdout,
+    });
   }
 
   /** Copies one file from the machine. */
