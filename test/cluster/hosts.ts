@@ -1,4 +1,4 @@
-/** What makes a lab machine a host of the cluster: containerd, crun and kubelet in its image, pods' images in its saved state. */
+/** What makes a lab machine a host of the cluster: containerd, runc and kubelet in its image, pods' images in its saved state. */
 import path from 'node:path';
 import type { ImageOptions } from '../lab/image.ts';
 import type { ImageFile } from '../lab/image-files.ts';
@@ -27,7 +27,8 @@ bin_dirs = ['${CNI_BIN}']
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
 runtime_type = 'io.containerd.runc.v2'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-BinaryName = '/usr/bin/crun'
+# Not crun: Debian 12's (1.8.1) refuses the specification's version that this containerd writes.
+BinaryName = '/usr/sbin/runc'
 SystemdCgroup = true
 `;
 
@@ -109,7 +110,7 @@ export function hostImage({ folders }: Programs): ImageOptions {
     (program) => [`${CNI_BIN}/${program.name}`, program] as const,
   );
   return {
-    extraPackages: ['crun'],
+    extraPackages: ['runc'],
     extraPrograms: Object.fromEntries(
       [...bin, ...cni].map(([file, { source, identity }]) => [file, { source, identity }]),
     ),
@@ -126,7 +127,7 @@ export function hostPreparation(images: ClusterImages, isController: boolean): P
       const archives = [...images.everywhere, ...(isController ? images.controller : [])];
       for (const archive of archives) await importImage(machine, archive);
       // So that the first start of each pays for its pages before the state is saved, not after.
-      await machine.exec('kubelet --version; crun --version; ctr version; sync', { timeoutMs: IMPORT_TIMEOUT_MS });
+      await machine.exec('kubelet --version; runc --version; ctr version; sync', { timeoutMs: IMPORT_TIMEOUT_MS });
     },
   };
 }
