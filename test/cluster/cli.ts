@@ -1,6 +1,5 @@
 /** `npm run lab -- cluster …`: a Kubernetes cluster in the lab, for the developer's own hands. */
 import type { Command } from 'commander';
-import { ensureDriverImage } from '../image/driver-image.ts';
 import { createProgress } from '../lab/progress.ts';
 import { MAX_NODES } from '../lab/slots.ts';
 import { Cluster } from './cluster.ts';
@@ -24,10 +23,7 @@ export function addClusterCommands(
     .description('start a lab with a cluster that stays up until `down`; the driver image is loaded, nothing installed')
     .option('--nodes <count>', `workers beside the storage host, 1 to ${MAX_NODES}`, wholeNumber(1, MAX_NODES), 2)
     .action(async ({ nodes }: { nodes: number }) => {
-      const progress = createProgress('cluster');
-      const { archive } = await ensureDriverImage(progress);
-      const up = await Cluster.start({ name: labName(), nodes, detached: true, progress });
-      await progress.step('loading the driver image', () => up.load(archive));
+      await Cluster.start({ name: labName(), nodes, detached: true, progress: createProgress('cluster') });
       console.log(`cluster "${labName()}" is up: npm run lab -- cluster kubectl get nodes`);
     });
 
@@ -36,9 +32,8 @@ export function addClusterCommands(
     .description('build the driver image from this folder, and load it on every machine')
     .action(async () => {
       const progress = createProgress('cluster');
-      const { archive, name } = await ensureDriverImage(progress);
       const up = await Cluster.attach(labName(), progress);
-      await progress.step(`loading ${name}`, () => up.load(archive));
+      await up.loadDriver(progress);
     });
 
   for (const name of ['kubectl', 'helm']) {

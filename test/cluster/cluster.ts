@@ -13,6 +13,7 @@ import { createProgress, type Progress } from '../lab/progress.ts';
 import { labFolder } from '../lab/state.ts';
 import { helm } from '../support/helm.ts';
 import { ControlPlane } from './control-plane.ts';
+import { baseName, ensureDriverLayers } from './driver-layers.ts';
 import { Forwarder } from './forwarder.ts';
 import { hostImage, hostPreparation, importImage, podNetwork, startKubelet } from './hosts.ts';
 import { ensureClusterImages } from './images.ts';
@@ -68,6 +69,7 @@ export class Cluster implements AsyncDisposable {
     await ensurePrograms(path.join(cacheFolder(), 'install.lock'), progress, needs);
     const programs = await ensureClusterPrograms(progress);
     const images = await ensureClusterImages(programs, progress);
+    const driver = await ensureDriverLayers(progress);
     await helm();
     const lab = await Lab.start({
       ...(options.name === undefined ? {} : { name: options.name }),
@@ -77,13 +79,14 @@ export class Cluster implements AsyncDisposable {
       storage: {
         memoryMib: MEMORY_MIB,
         disks: [{ name: 'vg', sizeBytes: options.diskBytes ?? DISK_BYTES }],
-        preparation: hostPreparation(images, true),
+        preparation: hostPreparation(images, driver, true),
       },
-      node: { memoryMib: MEMORY_MIB, preparation: hostPreparation(images, false) },
+      node: { memoryMib: MEMORY_MIB, preparation: hostPreparation(images, driver, false) },
     });
     try {
       const cluster = new Cluster(lab, programs);
       await cluster.#start(progress);
+      await cluster.loadDriver(progress);
       // Only now: until it is complete, Ctrl-C ends it.
       if (options.detached === true) await lab.keeper.stay();
       return cluster;
@@ -198,11 +201,18 @@ export class Cluster implements AsyncDisposable {
     return text.replace(`https://${API.address}:${API.port}`, `https://127.0.0.1:${this.#forwarder.port}`);
   }
 
-  /** Loads the images of a `docker-archive` on these machines; default all. */
-  async load(archive: string, machines: readonly Machine[] = this.lab.machines): Promise<void> {
-    // Copies over one emulated network, and unpacks on two real cores.
+  /** Builds the driver's image from this folder, and makes it known to every host under the chart's name. */
+  async loadDriver(progress: Progress): Promise<void> {
+    const { base, baseKey, driver, name } = await ensureDriverLayers(progress);
+    // Unpacks on two real cores.
     const queue = new PQueue({ concurrency: 2 });
-    await queue.addAll(machines.map((machine) => () => importImage(machine, archive)));
+    const load = async (machine: Machine): Promise<void> => {
+      // Not there when Debian's packages changed since the cluster came up.
+      const { stdout } = await machine.exec('ctr --namespace k8s.io images ls --quiet');
+      if (!stdout.split('\n').includes(baseName(baseKey))) await importImage(machine, base);
+      await importImage(machine, driver);
+    };
+    await progress.step(`loading ${name}`, () => queue.addAll(this.lab.machines.map((machine) => () => load(machine))));
   }
 
   /** Machines' and control plane's logs, and what the API server knows. Never throws. */

@@ -4,6 +4,7 @@ import type { ImageOptions } from '../lab/image.ts';
 import type { ImageFile } from '../lab/image-files.ts';
 import type { Machine } from '../lab/machine.ts';
 import type { Preparation } from '../lab/ready.ts';
+import type { DriverLayers } from './driver-layers.ts';
 import { type ClusterImages, PAUSE_IMAGE } from './images.ts';
 import { API, type Credentials, kubeconfig } from './pki.ts';
 import type { Programs } from './programs.ts';
@@ -119,12 +120,12 @@ export function hostImage({ folders }: Programs): ImageOptions {
 }
 
 /** Before a host's state is saved: containerd runs, and has what pods will need. */
-export function hostPreparation(images: ClusterImages, isController: boolean): Preparation {
+export function hostPreparation(images: ClusterImages, driver: DriverLayers, isController: boolean): Preparation {
   return {
-    key: `${RECIPE} ${images.key} ${isController}`,
+    key: `${RECIPE} ${images.key} ${driver.baseKey} ${isController}`,
     async run(machine) {
       await machine.exec('systemctl enable --now containerd.service', { timeoutMs: IMPORT_TIMEOUT_MS });
-      const archives = [...images.everywhere, ...(isController ? images.controller : [])];
+      const archives = [...images.everywhere, ...(isController ? images.controller : []), driver.base];
       for (const archive of archives) await importImage(machine, archive);
       // So that the first start of each pays for its pages before the state is saved, not after.
       await machine.exec('kubelet --version; runc --version; ctr version; sync', { timeoutMs: IMPORT_TIMEOUT_MS });
@@ -132,7 +133,7 @@ export function hostPreparation(images: ClusterImages, isController: boolean): P
   };
 }
 
-/** Makes the images of a `docker-archive` known to kubelet. */
+/** Makes the images of an archive known to kubelet. */
 export async function importImage(machine: Machine, archive: string): Promise<void> {
   const remote = `/var/tmp/${path.basename(archive)}`;
   await machine.copyTo(archive, remote, { timeoutMs: IMPORT_TIMEOUT_MS });

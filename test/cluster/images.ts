@@ -1,6 +1,5 @@
-/** Container images without a registry: one static program in each, as a `docker-archive` that containerd imports. */
-import { createHash } from 'node:crypto';
-import { copyFile, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+/** Container images without a registry: one static program in each, as an archive that containerd imports. */
+import { copyFile, mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
 import { parse } from 'yaml';
@@ -9,10 +8,11 @@ import { run } from '../lab/image.ts';
 import { DEBIAN_SUITE } from '../lab/image-files.ts';
 import type { Progress } from '../lab/progress.ts';
 import { CHART } from '../support/helm.ts';
+import { layerOf, type RunConfig, tar, writeArchive } from './archive.ts';
 import type { Programs } from './programs.ts';
 
 /** Bump when images are put together in another manner. */
-const RECIPE = 1;
+const RECIPE = 2;
 
 export const PAUSE_IMAGE = 'lab.test/pause:1';
 /** What test pods run, and what deploy/examples calls `busybox:1.37`: here with the busybox that Debian has. */
@@ -96,44 +96,22 @@ interface ChartValues {
   >;
 }
 
-interface ImageConfig {
-  readonly Entrypoint?: readonly string[];
-  readonly Cmd?: readonly string[];
-  readonly Env?: readonly string[];
-}
-
 /** An image of one layer. @param fill puts everything into the folder that becomes its root */
 async function imageArchive(
   name: string,
-  config: ImageConfig,
+  config: RunConfig,
   fill: (root: string) => Promise<void>,
   archive: string,
 ): Promise<void> {
   const scratch = await mkdtemp(`${archive}-`);
   try {
     const root = path.join(scratch, 'root');
-    const image = path.join(scratch, 'image');
-    for (const each of [root, path.join(root, 'tmp'), image]) await mkdir(each);
+    for (const each of [root, path.join(root, 'tmp')]) await mkdir(each);
     await fill(root);
-    const layer = path.join(image, 'layer.tar');
+    const layer = path.join(scratch, 'layer.tar');
     await tar(root, layer);
-    const digest = createHash('sha256')
-      .update(await readFile(layer))
-      .digest('hex');
-    const rootfs = { type: 'layers', diff_ids: [`sha256:${digest}`] };
-    await writeFile(
-      path.join(image, 'config.json'),
-      JSON.stringify({ architecture: 'amd64', os: 'linux', config, rootfs }),
-    );
-    const manifest = [{ Config: 'config.json', RepoTags: [name], Layers: ['layer.tar'] }];
-    await writeFile(path.join(image, 'manifest.json'), JSON.stringify(manifest));
-    await tar(image, archive);
+    await writeArchive(archive, name, config, [await layerOf(layer)], scratch);
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
-}
-
-async function tar(folder: string, file: string): Promise<void> {
-  const owner = ['--owner=0', '--group=0', '--numeric-owner', '--sort=name', '--mtime=@0'];
-  await execa('tar', ['-C', folder, ...owner, '-cf', file, '.']);
 }

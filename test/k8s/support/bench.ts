@@ -7,7 +7,6 @@
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Cluster, type CommandResult } from '../../cluster/cluster.ts';
-import { ensureDriverImage } from '../../image/driver-image.ts';
 import { leftovers } from '../../integration/support/leftovers.ts';
 import type { Machine } from '../../lab/machine.ts';
 import { createProgress } from '../../lab/progress.ts';
@@ -108,9 +107,7 @@ async function start(): Promise<Bench> {
   const attached = process.env['LAB_CLUSTER'];
   let cluster: Cluster;
   if (attached === undefined) {
-    const { archive } = await ensureDriverImage(progress);
     cluster = await Cluster.start({ progress });
-    await progress.step('loading the driver image', () => cluster.load(archive));
   } else {
     cluster = await Cluster.attach(attached, progress);
   }
