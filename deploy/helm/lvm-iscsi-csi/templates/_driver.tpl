@@ -61,7 +61,8 @@ the node plugin is given the socket's alone, the controller also those in which 
         - {{ $port | quote }}
     initialDelaySeconds: 5
     periodSeconds: 30
-    timeoutSeconds: 10
+    # A node is started for it: 0.1 s on most machines, many seconds on a host that has no time.
+    timeoutSeconds: 30
     failureThreshold: 2
   # So that "kubectl describe pod" shows why an option was refused.
   terminationMessagePolicy: FallbackToLogsOnError
