@@ -88,13 +88,15 @@ export class Kube {
     const { timeoutMs = WAIT_MS, explain } = options;
     const deadline = performance.now() + timeoutMs;
     for (;;) {
+      let failure: unknown;
       const found = await poll().catch((error: unknown) => {
-        if (isNotFound(error)) return undefined;
-        throw error;
+        if (!isNotFound(error) && !isUnreachable(error)) throw error;
+        failure = error;
+        return undefined;
       });
       if (found !== undefined && found !== false) return found;
       if (performance.now() > deadline) {
-        throw new Error(`not within ${timeoutMs} ms: ${what}\n${(await explain?.()) ?? ''}`);
+        throw new Error(`not within ${timeoutMs} ms: ${what}\n${(await explain?.()) ?? ''}`, { cause: failure });
       }
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
@@ -209,6 +211,13 @@ export class Kube {
 
 export function isNotFound(error: unknown): boolean {
   return error instanceof ApiException && error.code === 404;
+}
+
+/** Did the API server not answer, or say that it cannot now? */
+function isUnreachable(error: unknown): boolean {
+  if (error instanceof ApiException) return error.code === 429 || error.code >= 500;
+  // What fetch throws for every failure of a connection.
+  return error instanceof TypeError && error.message === 'fetch failed';
 }
 
 const CLUSTER_SCOPED = new Set(['Namespace', 'PersistentVolume', 'StorageClass', 'Node', 'VolumeAttachment']);
