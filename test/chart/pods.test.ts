@@ -252,8 +252,8 @@ describe('the readiness command', () => {
 
   async function ask(port = (server.address() as AddressInfo).port) {
     const [program, ...args] = command;
-    expect(program).to.equal('node');
-    const { exitCode, stdout } = await execa(process.execPath, [...args.slice(0, -1), String(port)], { reject: false });
+    expect(program).to.equal('bash');
+    const { exitCode, stdout } = await execa('bash', [...args.slice(0, -1), String(port)], { reject: false });
     return { exitCode, stdout };
   }
 
@@ -273,7 +273,7 @@ describe('the readiness command', () => {
   it('says that nobody answers', async () => {
     const { exitCode, stdout } = await ask(1);
     expect(exitCode).to.equal(1);
-    expect(stdout).to.match(/does not answer \/readyz: .*ECONNREFUSED/);
+    expect(stdout).to.match(/Connection refused[^]*does not answer \/readyz/);
   });
 });
 

@@ -46,22 +46,25 @@ the node plugin is given the socket's alone, the controller also those in which 
   # The event loop answers, and nothing more: a storage problem is no reason to restart the driver.
   livenessProbe:
     httpGet: {host: 127.0.0.1, path: /healthz, port: {{ $port }}}
-    initialDelaySeconds: 10
     periodSeconds: 30
     timeoutSeconds: 15
     failureThreshold: 4
+  # A tenth of a second on most machines. A host that is busy with its own start is given five minutes.
+  startupProbe:
+    httpGet: {host: 127.0.0.1, path: /healthz, port: {{ $port }}}
+    periodSeconds: 5
+    timeoutSeconds: 15
+    failureThreshold: 60
   # The answer of CSI's Probe. Not by httpGet, whose event would say "statuscode: 503" in place of the reasons.
   readinessProbe:
     exec:
       command:
-        - node
-        - -e
+        - bash
+        - -c
         - |
-          {{- $root.Files.Get "files/ready.cjs" | trim | nindent 10 }}
+          {{- $root.Files.Get "files/ready.sh" | trim | nindent 10 }}
         - {{ $port | quote }}
-    initialDelaySeconds: 5
     periodSeconds: 30
-    # A node is started for it: 0.1 s on most machines, many seconds on a host that has no time.
     timeoutSeconds: 30
     failureThreshold: 2
   # So that "kubectl describe pod" shows why an option was refused.
