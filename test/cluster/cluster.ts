@@ -1,6 +1,6 @@
 /** A Kubernetes cluster in the lab: its control plane on this machine, the storage host and the nodes as its nodes. */
 import { spawn } from 'node:child_process';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
 import PQueue from 'p-queue';
@@ -171,11 +171,14 @@ export class Cluster implements AsyncDisposable {
     return { exitCode, stdout, stderr: exitCode === undefined ? `${stderr}${result.message}` : stderr };
   }
 
-  /** A program on our own terminal, in the lab's namespace, with kubectl in its PATH. @returns its exit code */
+  /** A program on our own terminal, in the lab's namespace, with kubectl and helm in its PATH. @returns its exit code */
   async terminal(program: string, args: readonly string[]): Promise<number> {
-    const helmFolder = path.dirname(await helm());
+    const bin = path.join(this.#folder, 'bin');
+    await mkdir(bin, { recursive: true });
+    await rm(path.join(bin, 'helm'), { force: true });
+    await symlink(await helm(), path.join(bin, 'helm'));
     const [file, all] = this.lab.keeper.command(program, args);
-    const PATH = `${this.#programs.folders.kubernetes}:${helmFolder}:${process.env['PATH']}`;
+    const PATH = `${this.#programs.folders.kubernetes}:${bin}:${process.env['PATH']}`;
     const child = spawn(file, all, { stdio: 'inherit', env: { ...process.env, ...this.#environment(), PATH } });
     return new Promise<number>((resolve, reject) => {
       child.once('error', reject);
