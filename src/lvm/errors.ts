@@ -50,3 +50,9 @@ export function toLvmError(error: unknown): unknown {
   if (error.exitCode === undefined) return new LvmError('other', error.message, { cause: error });
   return new LvmError(classify(error.stderr), error.message, { cause: error });
 }
+
+/** Did LVM refuse its arguments because it is older than this option? */
+export function isUnknownOption(error: unknown, option: string): boolean {
+  const cause = error instanceof LvmError ? error.cause : error;
+  return cause instanceof CommandError && cause.stderr.includes(`unrecognized option '${option}'`);
+}

@@ -14,6 +14,7 @@ import type { Files } from '../system/files.ts';
 import { step } from '../system/step.ts';
 import { Coalesced, type ReadOptions } from './coalesced.ts';
 import { LvmEnvironment, type LvmEnvironmentOptions } from './environment.ts';
+import { isUnknownOption } from './errors.ts';
 import { LvmCommands } from './lvm-commands.ts';
 import { lvReportArguments, parseLvReport, parseVgReport, vgReport, vgReportArguments } from './report.ts';
 import { checkedTags } from './tags.ts';
@@ -45,6 +46,11 @@ export class VgLvm implements Lvm {
   readonly #lvm: LvmCommands;
   readonly #mutations = new PQueue({ concurrency: 1 });
   readonly #reader: Coalesced<VgReport>;
+  /**
+   * Volumes are for the driver alone to activate: an initrd that does it at boot shows what tenants wrote to the host's
+   * search for its root file system. LVM knows the option since 2.03.12, and refuses it before without doing anything.
+   */
+  #knowsAutoactivation = true;
 
   constructor(options: VgLvmOptions) {
     this.vgName = options.vgName;
@@ -66,7 +72,17 @@ export class VgLvm implements Lvm {
     const tags = checkedTags(spec.tags).flatMap((tag) => ['--addtag', tag]);
     const blank = ['--wipesignatures', 'n', '--zero', 'n'];
     const args = ['--yes', '--type', 'linear', ...blank, '--size', bytes(spec.sizeBytes), '--name', spec.name, ...tags];
-    await this.#change(() => step('lv-create', () => this.#lvm.allocate(['lvcreate', ...args, this.vgName])));
+    const create = (...more: string[]) =>
+      step('lv-create', () => this.#lvm.allocate(['lvcreate', ...args, ...more, this.vgName]));
+    await this.#change(async () => {
+      try {
+        await create(...(this.#knowsAutoactivation ? ['--setautoactivation', 'n'] : []));
+      } catch (error) {
+        if (!isUnknownOption(error, '--setautoactivation')) throw error;
+        this.#knowsAutoactivation = false;
+        await create();
+      }
+    });
     await this.#checkNodes([spec.name]);
   }
 

@@ -18,6 +18,8 @@ async function life(bench: Bench): Promise<void> {
   // Not a multiple of anything: rounded up to an extent.
   await timed('lvcreate', () => lvm.createLinear({ name: 'volume-1', sizeBytes: 4 * MIB + 1, tags: ['a', 'b=c'] }));
   assert.deepEqual(bench.commands.take(), ['lvcreate']);
+  // Of an LV that anybody may activate at boot it says "enabled".
+  assert.equal(await bench.sh(`lvs --noheadings -o autoactivation ${VG}/volume-1`), '');
   const report = await timed('read of one LV', () => lvm.read());
   assert.deepEqual(bench.commands.take(), ['lvs']);
   const [lv] = report.lvs;

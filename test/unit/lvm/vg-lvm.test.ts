@@ -137,6 +137,23 @@ describe('lvm/vg-lvm over a fake lvm', () => {
       expect(await kindOf(lvm.createLinear({ name: 'b', sizeBytes, tags: [] }))).to.equal('invalid');
   });
 
+  it('keeps everyone else from activating a volume, as far as LVM knows how to', async () => {
+    const options = () => fake.requests.flatMap(({ args }) => (args[0] === 'lvcreate' ? [args.slice(-3)] : []));
+    await lvm.createLinear({ name: 'a', sizeBytes: 1, tags: [] });
+    expect(options()).to.deep.equal([['--setautoactivation', 'n', 'vg']]);
+    // As lvcreate 2.03.11 says it, with exit code 3.
+    fake.failNext(
+      'lvcreate',
+      "lvcreate: unrecognized option '--setautoactivation'\n  Error during parsing of command line.",
+    );
+    await lvm.createLinear({ name: 'b', sizeBytes: 1, tags: [] });
+    await lvm.createLinear({ name: 'c', sizeBytes: 1, tags: [] });
+    expect(options().map((args) => args.includes('--setautoactivation'))).to.deep.equal([true, true, false, false]);
+    expect((await lvm.read()).lvs.map(({ name }) => name)).to.have.members(['a', 'b', 'c']);
+    fake.failNext('lvcreate', '  Something else');
+    expect(await kindOf(lvm.createLinear({ name: 'd', sizeBytes: 1, tags: [] }))).to.equal('other');
+  });
+
   it('extend is done when the LV is that large, whatever exit code that has', async () => {
     await lvm.createLinear({ name: 'a', sizeBytes: 8192, tags: [] });
     fake.failNext('lvextend', '  New size (2 extents) matches existing size (2 extents).');
