@@ -1,7 +1,26 @@
 import { expect } from 'chai';
+import type { Machine } from '../lab/machine.ts';
 import { failureOf, type Mode } from './support/csi-client.ts';
 import { nodeOf, useDeployment } from './support/suite.ts';
 import { MIB, TestVolume } from './support/volume-life.ts';
+
+/** PERSISTENT RESERVE IN, READ KEYS (SPC-4), by the kernel's SG_IO: no sg3-utils on the machines. */
+async function reservationKeys(machine: Machine, device: string): Promise<string> {
+  const { stdout } = await machine.exec(`python3 - '${device}' <<'E'
+import ctypes, fcntl, os, struct, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_NONBLOCK)
+command = ctypes.create_string_buffer(bytes([0x5e, 0, 0, 0, 0, 0, 0, 0, 64, 0]), 10)
+data, sense = ctypes.create_string_buffer(64), ctypes.create_string_buffer(32)
+# struct sg_io_hdr
+header = ctypes.create_string_buffer(struct.pack('iiBBHIPPPIIiPBBBBHHiII', ord('S'), -3, 10, 32, 0, 64,
+  ctypes.addressof(data), ctypes.addressof(command), ctypes.addressof(sense), 20000, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+fcntl.ioctl(fd, 0x2285, header)
+status = struct.unpack_from('iiBBHIPPPIIiPBBBBHHiII', header)[13]
+if status == 2: print('refused: check condition, sense key', sense.raw[2] & 15 if sense.raw[0] & 0x7f < 0x72 else sense.raw[1] & 15)
+else: print(struct.unpack_from('>I', data, 4)[0] // 8, 'keys')
+E`);
+  return stdout;
+}
 
 describe('access modes, read-only and mount options', () => {
   const suite = useDeployment({ nodes: 2 });
@@ -154,6 +173,13 @@ describe('access modes, read-only and mount options', () => {
       mode: 'MULTI_NODE_MULTI_WRITER',
     }).create();
     for (const node of [node1, node2]) await volume.bringTo(node);
+    // Whoever shares a disk may want to reserve it; where one node writes, nobody can.
+    const single = await new TestVolume(deployment, { name: 'life-rwo', kind: 'block' }).up(node1);
+    expect(await reservationKeys(node1.machine, volume.targetPath())).to.equal('0 keys');
+    expect(await reservationKeys(node1.machine, single.targetPath())).to.match(
+      /^refused: check condition, sense key 5/,
+    );
+    await single.down(node1);
     await node1.machine.exec(
       `echo from-node-1 | dd of=${volume.targetPath()} bs=4k conv=sync oflag=direct status=none`,
     );

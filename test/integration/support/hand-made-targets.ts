@@ -99,6 +99,15 @@ export class HandMadeTargets {
       for a in $T/acls/*; do rm -f $a/lun_0/x; rmdir $a/lun_0 $a; done
       rm $T/lun/lun_0/x; rmdir $T/lun/lun_0 $T/np/* $T ${CONFIGFS}/iscsi/${target.targetIqn}`);
   }
+
+  /** All that `make` has made. */
+  async remove(target: HandMadeTarget): Promise<void> {
+    await this.removeTarget(target);
+    await this.#storage.exec(`set -e; ${paths(target.name)}
+      rmdir $B; rmdir $(dirname $B) 2>/dev/null || true
+      dmsetup remove --retry ${target.name}
+      losetup -d $(losetup -n -O NAME -j /var/tmp/${target.name}.img); rm /var/tmp/${target.name}.img`);
+  }
 }
 
 function paths(name: string): string {
