@@ -68,7 +68,7 @@ describe('node plugin, without a controller', function () {
           await node.run(volume.stage, volume.publish);
           const at = volume.targetPath;
           const mount = await sh(`findmnt -no FSTYPE,OPTIONS ${volume.stagingPath}; cat /run/mount/utab`);
-          expect(mount).to.match(new RegExp(`^${kind} rw,`));
+          expect(mount).to.match(new RegExp(`^${kind} +rw,`));
           expect(mount, 'both mounts are known as network mounts').to.match(/_netdev(.|\n)*_netdev/);
           const writer = await node.machine.spawn(
             `i=0; while [ ! -e /run/stop-writer ]; do i=$((i+1)); dd if=/dev/zero of=${at}/w bs=64k count=4 conv=fsync status=none || exit 1; done; echo wrote $i`,
