@@ -82,7 +82,7 @@ export function pod(name: string, claimName: string, options: PodOptions = {}): 
               }),
         },
       ],
-      volumes: [{ name: 'data', persistentVolumeClaim: { claimName } }],
+      volumes: [{ name: 'data', persistentVolumeClaim: { claimName, ...(readOnly === true ? { readOnly } : {}) } }],
       ...spec,
     },
   };
