@@ -35,7 +35,7 @@ describe('a worker is lost', () => {
     await lost.powerCut();
     await nodeIs(kube, lost, 'Unknown');
     await taint(lost, true);
-    await moved(kube, lost, other, line, MOVE_TIMEOUT_MS);
+    await moved(kube, other, line, MOVE_TIMEOUT_MS);
     await lost.boot();
     await taint(lost, false);
     await nodeIs(kube, lost, 'True');
@@ -49,7 +49,7 @@ describe('a worker is lost', () => {
     await lost.freeze();
     await nodeIs(kube, lost, 'Unknown');
     await taint(lost, true);
-    const volume = await moved(kube, lost, other, line, MOVE_TIMEOUT_MS);
+    const volume = await moved(kube, other, line, MOVE_TIMEOUT_MS);
     // Past every cache of the storage host, and once the other node's file system has nothing to write any more: it only
     // reads, so that what changes from then on, another has written.
     const checksum = () =>
@@ -79,7 +79,7 @@ describe('a worker is lost', () => {
     await nodeIs(kube, lost, 'Unknown');
     // What an administrator does, or a StatefulSet's owner: without it the pod would wait for its node for ever.
     await kube.deletePods(['writer'], 0);
-    await moved(kube, lost, other, line, FORCE_DETACH_TIMEOUT_MS);
+    await moved(kube, other, line, FORCE_DETACH_TIMEOUT_MS);
     await lost.boot();
     await nodeIs(kube, lost, 'True');
     await nothingOfTheVolume(lost);
@@ -93,7 +93,7 @@ async function beginWriting(kube: Kube, worker: Machine): Promise<number> {
 }
 
 /** Waits until a reader on the other node has the volume with every line. @returns path of its LV on the storage host */
-async function moved(kube: Kube, lost: Machine, other: Machine, line: number, timeoutMs: number): Promise<string> {
+async function moved(kube: Kube, other: Machine, line: number, timeoutMs: number): Promise<string> {
   await kube.apply(pod('reader', 'data', { node: other.name, readOnly: true }));
   await kube.podReady('reader', timeoutMs);
   await expectLines(kube, 'reader', line);
