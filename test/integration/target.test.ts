@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect } from 'chai';
 import { Lab } from '../lab/lab.ts';
+import type { AgentAnswer, AgentCall } from './support/target-agent.ts';
 import { acl, chap, TargetMachine, type TestTarget } from './support/target-machine.ts';
 import { TargetNode, type Writer } from './support/target-node.ts';
 
@@ -69,6 +70,21 @@ describe('gates and targets', function () {
     return `/dev/mapper/slow-${volume.volumeId}`;
   };
 
+  /** Runs the call while a write is on its way through the slow device that cannot end before it has. */
+  const whileStuck = async (volume: TestTarget, call: AgentCall): Promise<AgentAnswer | undefined> => {
+    const slow = `slow-${volume.volumeId}`;
+    // What is delayed now is let through by the suspend; the next write waits for the resume, and 5 s more.
+    await host.storage.exec(`dmsetup suspend ${slow}`);
+    try {
+      await host.storage.waitFor(
+        `read -r _ writes < /sys/class/block/$(basename $(readlink -f ${volume.gatePath}))/inflight; [ "$writes" -gt 0 ]`,
+      );
+      return (await host.run([call]))[0];
+    } finally {
+      await host.storage.exec(`dmsetup resume ${slow}`);
+    }
+  };
+
   describe('building', () => {
     it('lets in who has an ACL and the right password, and nobody else', async () => {
       const volume = await exported(one);
@@ -119,6 +135,8 @@ describe('gates and targets', function () {
           aclInitiators: [one.machine.iqn],
           admittedInitiators: [one.machine.iqn],
           backstoreDevice: volume.gatePath,
+          backings: [volume.gatePath],
+          hasOwnBackstore: true,
           sessions: [{ initiatorIqn: one.machine.iqn }],
         } as never);
       }
@@ -290,7 +308,7 @@ describe('gates and targets', function () {
       const slow = await slowDevice(volume);
       await host.ok(volume.gate(64, slow), volume.ensure([acl(one.machine)]));
       const writer = await one.write(await one.login(volume));
-      const [early] = await host.run([volume.sever(1000)]);
+      const early = await whileStuck(volume, volume.sever(1000));
       expect(early?.error, 'no success before the I/O has drained').to.include({ name: 'GateTimeoutError' });
       const [joined] = await host.ok(volume.sever(30_000));
       console.log(`      the retry took ${joined?.durationMs} ms`);
@@ -303,7 +321,7 @@ describe('gates and targets', function () {
       const slow = await slowDevice(volume);
       await host.ok(volume.gate(64, slow), volume.ensure([acl(one.machine)]));
       const writer = await one.write(await one.login(volume));
-      const [early] = await host.run([volume.disable(1000)]);
+      const early = await whileStuck(volume, volume.disable(1000));
       expect(early?.error).to.include({ name: 'TargetTimeoutError', reason: 'timeout' });
       await host.ok(volume.disable(40_000));
       await nothingLands(volume, 12);
@@ -316,7 +334,7 @@ describe('gates and targets', function () {
       await host.ok(volume.gate(64, slow), volume.ensure([acl(one.machine), acl(two.machine)]));
       await one.login(volume);
       const writer = await two.write(await two.login(volume));
-      const [early] = await host.run([volume.revoke(two.machine, 1000)]);
+      const early = await whileStuck(volume, volume.revoke(two.machine, 1000));
       expect(early?.error).to.include({ name: 'TargetTimeoutError' });
       await host.ok(volume.revoke(two.machine, 40_000));
       await nothingLands(volume, 12);
