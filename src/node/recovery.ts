@@ -1,5 +1,5 @@
 /**
- * At start: records of earlier boots whose sessions are gone are forgotten, with their iSCSI node records; everything
+ * At start: open-iscsi's lock goes if a dead predecessor of ours holds it; records of earlier boots whose sessions are gone are forgotten, with their iSCSI node records; everything
  * else is only looked at and logged. Live I/O is never touched here: what is stale is ended by the next stage or
  * unstage of that volume, which knows what is wanted.
  */
@@ -40,6 +40,10 @@ export function isOlder(release: string, [major, minor]: readonly [number, numbe
 
 /** One bad record does not keep the others from being looked at; it is logged and left. */
 export async function recoverRecords(env: NodeEnvironment): Promise<RecoveryResult> {
+  // It hinders others; ours would wait for it and then break it as well.
+  await env.initiator.releaseLeft().catch((error: unknown) => {
+    log().error({ err: error }, "open-iscsi's database lock could not be looked at");
+  });
   await env.records.sweep();
   const bootId = await env.bootId();
   const sessions = await env.initiator.sessions();

@@ -61,6 +61,18 @@ export class DatabaseLock {
     });
   }
 
+  /** To be called at start: a lock that our dead predecessor holds stops every iscsiadm of the host until somebody takes it. */
+  async releaseLeft(): Promise<void> {
+    await this.#mutex.run('', async () => {
+      try {
+        await this.#removeLeftovers('');
+      } catch (error) {
+        // No folder: no iscsiadm has run since the boot, and none of ours.
+        if (!isGone(error)) throw error;
+      }
+    });
+  }
+
   async #acquire(): Promise<string> {
     const startTime = await this.#startTime(this.#pid);
     if (startTime === undefined) {

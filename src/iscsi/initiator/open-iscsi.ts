@@ -43,6 +43,7 @@ export class OpenIscsi implements Initiator {
   readonly #records: NodeRecords;
   readonly #logins: Logins;
   readonly #reach: Reach;
+  readonly #lock: DatabaseLock;
 
   constructor(options: OpenIscsiOptions) {
     this.#options = options;
@@ -52,7 +53,8 @@ export class OpenIscsi implements Initiator {
     const iscsiadm = new Iscsiadm(commands);
     this.#sessions = new Sessions(sysfs);
     this.#disks = new Disks({ sysfs, commands, hostRoot });
-    this.#records = new NodeRecords({ files, hostRoot, iscsiadm, lock: new DatabaseLock({ files, hostRoot }) });
+    this.#lock = new DatabaseLock({ files, hostRoot });
+    this.#records = new NodeRecords({ files, hostRoot, iscsiadm, lock: this.#lock });
     this.#logins = new Logins({
       iscsiadm,
       records: this.#records,
@@ -68,6 +70,10 @@ export class OpenIscsi implements Initiator {
   async problems(): Promise<string[]> {
     const { commands, files, config } = this.#options;
     return await findProblems({ commands, files, ...config });
+  }
+
+  async releaseLeft(): Promise<void> {
+    await this.#lock.releaseLeft();
   }
 
   async initiatorIqn(): Promise<string> {

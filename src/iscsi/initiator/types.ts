@@ -54,6 +54,8 @@ export type KnockAnswer = 'accepted' | RefusalReason | 'no-answer';
 export interface Initiator {
   /** iscsiadm there, iscsid answering, modules: [] or what is wrong and which package to install. */
   problems(): Promise<string[]>;
+  /** Takes away what an earlier life of this process has left in the way of others: open-iscsi's database lock. */
+  releaseLeft(): Promise<void>;
   /** From initiatorname.iscsi on the host. */
   initiatorIqn(): Promise<string>;
   /** All sessions of the host (also other people's), from sysfs. */

@@ -76,6 +76,18 @@ describe("initiator: open-iscsi's database lock", () => {
     expect(await names()).to.deep.equal([]);
   });
 
+  it('breaks such a lock at start, before anything else needs it, and no other', async () => {
+    await lock().releaseLeft();
+    await host.process(77, 2);
+    await host.write('run/lock/iscsi/lvm-iscsi-csi.77.1', '');
+    await link(host.path('run/lock/iscsi/lvm-iscsi-csi.77.1'), host.path(LOCK));
+    await lock().releaseLeft();
+    expect(await names()).to.deep.equal([]);
+    await host.write(LOCK, '');
+    await lock().releaseLeft();
+    expect(await names()).to.deep.equal(['lock.write']);
+  });
+
   it('takes back what a call of this very process has left', async () => {
     const own = `run/lock/iscsi/lvm-iscsi-csi.${process.pid}.4711`;
     await host.write(own, '');

@@ -57,6 +57,10 @@ export class FakeInitiator implements Initiator {
     return this.problemList;
   }
 
+  async releaseLeft(): Promise<void> {
+    this.calls.push('release left');
+  }
+
   async initiatorIqn(): Promise<string> {
     return 'iqn.1993-08.org.debian:01:abcdef';
   }
