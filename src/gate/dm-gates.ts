@@ -2,7 +2,8 @@
  * Gates on device-mapper. What each crash leaves behind, and who repairs it:
  * - dmsetup runs detached and is never killed, so each single command is completed whatever happens to us;
  * - after `reload`, before `resume`: the live table works on, the inactive one is dropped by the next ensure or resumeAll;
- * - during `wipe_table`: it goes on, and the retry's own wipe_table waits behind it in the kernel and finds the error table;
+ * - during `wipe_table`: it goes on, and the retry's own wipe_table waits behind it in the kernel and finds the error table,
+ *   or fails because that one has come in between, and looks again;
  * - under withSuspended: the guard resumes (suspension.ts), and resumeAll at the next start.
  * A power cut leaves nothing: device-mapper devices live in memory.
  */
@@ -14,7 +15,7 @@ import type { Files } from '../system/files.ts';
 import { KeyedMutex } from '../system/keyed-mutex.ts';
 import { step } from '../system/step.ts';
 import type { DmDevice } from './dm-table.ts';
-import { Dmsetup, isBusy, isNoSuchDevice } from './dmsetup.ts';
+import { Dmsetup, isBusy, isInvalid, isNoSuchDevice } from './dmsetup.ts';
 import { GateError, GateTimeoutError } from './errors.ts';
 import { compareTable, type LinearTable, linearTable } from './linear-table.ts';
 import { asGate, type GateName, gateName } from './naming.ts';
@@ -38,6 +39,7 @@ interface GateSpec {
 
 const LOCK_TIMEOUT_MS = 30_000;
 const SEVER_TIMEOUT_MS = 30_000;
+const SEVER_ATTEMPTS = 3;
 /** udev's blkid may hold a gate open for a moment. */
 const RELEASE_TIMEOUT_MS = 5_000;
 const POLL_MS = 50;
@@ -199,14 +201,24 @@ export class DmGates implements Gates {
   }
 
   async #sever(gate: GateName): Promise<void> {
-    const device = await this.#dmsetup.device(gate.name);
-    if (device === undefined) return;
-    assertOurs(device, gate);
-    if (isSevered(device) && !device.suspended) {
-      await this.#dropInactive(device);
-      return;
+    let device: DmDevice | undefined;
+    for (let attempt = 1; ; attempt += 1) {
+      device = await this.#dmsetup.device(gate.name);
+      if (device === undefined) return;
+      assertOurs(device, gate);
+      if (isSevered(device) && !device.suspended) {
+        await this.#dropInactive(device);
+        return;
+      }
+      try {
+        await step('gate-sever', () => this.#dmsetup.wipeTable(gate.name));
+        break;
+      } catch (error) {
+        // An earlier life's wipe_table has swapped the tables and resumed between the halves of ours (measured, Linux 6.1).
+        if (!isInvalid(error) || attempt === SEVER_ATTEMPTS) throw error;
+        log().info({ gate: gate.name, err: error }, 'a gate was severed by somebody else meanwhile: looking again');
+      }
     }
-    await step('gate-sever', () => this.#dmsetup.wipeTable(gate.name));
     // The kernel has let go of the LV when the old table is gone: what dmsetup answered is not all that we have.
     const beneath = await this.#files.readdir(`/sys/dev/block/${device.deviceNumber}/slaves`);
     if (beneath.length > 0) {

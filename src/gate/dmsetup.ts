@@ -92,6 +92,11 @@ export function isNoSuchDevice(error: unknown): boolean {
   return error instanceof CommandError && /No such device or address|Device does not exist/.test(error.stderr);
 }
 
+/** EINVAL of the ioctl: among other things, that somebody else's change of the table has come in between. */
+export function isInvalid(error: unknown): boolean {
+  return error instanceof CommandError && error.stderr.includes('Invalid argument');
+}
+
 /** EBUSY of the ioctl: create found the name or the uuid taken, remove found the device open. */
 export function isBusy(error: unknown): boolean {
   return error instanceof CommandError && error.stderr.includes('Device or resource busy');

@@ -2,7 +2,7 @@
 import { expect } from 'chai';
 import { DmGates } from '../../../src/gate/dm-gates.ts';
 import { GateError, GateTimeoutError } from '../../../src/gate/errors.ts';
-import { FakeDm } from './fake-dm.ts';
+import { dmFailure, FakeDm } from './fake-dm.ts';
 
 const ID = 'volume-a';
 
@@ -92,6 +92,22 @@ describe('gates', () => {
     expect(device).to.include({ table: '0 8 error', suspended: false });
     await gates.sever(ID);
     expect(dm.changes).to.deep.equal(['wipe_table gate-a']);
+  });
+
+  it("a sever that an earlier life's wipe_table overtakes looks again, and never takes an error for success", async () => {
+    const device = dm.add('gate-a', { openCount: 1 });
+    dm.before = async () => {
+      device.table = '0 8 error';
+      throw dmFailure('resume ioctl on gate-a  failed: Invalid argument');
+    };
+    await gates.sever(ID);
+    expect(dm.changes).to.deep.equal(['wipe_table gate-a']);
+    device.table = '0 8 linear 253:0 0';
+    dm.before = async () => {
+      throw dmFailure('resume ioctl on gate-a  failed: Invalid argument');
+    };
+    expect(await gates.sever(ID).catch((error: Error) => error.message)).to.contain('Invalid argument');
+    expect(device.table).to.equal('0 8 linear 253:0 0');
   });
 
   it('that are absent are severed and removed already', async () => {

@@ -55,12 +55,12 @@ export class FakeDm implements Commands {
     if (verb === 'create') {
       const uuid = after('--uuid');
       const taken = this.devices.has(name ?? '') || [...this.devices.values()].some((device) => device.uuid === uuid);
-      if (taken) throw failure('create ioctl failed: Device or resource busy');
+      if (taken) throw dmFailure('create ioctl failed: Device or resource busy');
       this.add(name ?? '', { uuid, table: after('--table') });
       return '';
     }
     const device = this.devices.get(name ?? '');
-    if (device === undefined) throw failure(`${verb} ioctl on ${name} failed: No such device or address`);
+    if (device === undefined) throw dmFailure(`${verb} ioctl on ${name} failed: No such device or address`);
     switch (verb) {
       case 'table':
         return print(name ?? '', device);
@@ -80,7 +80,7 @@ export class FakeDm implements Commands {
         device.suspended = false;
         return '';
       case 'remove':
-        if (device.openCount > 0) throw failure('remove ioctl failed: Device or resource busy');
+        if (device.openCount > 0) throw dmFailure('remove ioctl failed: Device or resource busy');
         this.devices.delete(name ?? '');
         return '';
       default:
@@ -127,6 +127,6 @@ function blockDevice(rdev: string): FileStat {
   return { kind: 'block', sizeBytes: 0, rdev, dev: '0:5', inode: 1, mode: 0o660 };
 }
 
-function failure(stderr: string): CommandError {
+export function dmFailure(stderr: string): CommandError {
   return new CommandError({ command: 'dmsetup', shortMessage: 'dmsetup failed', exitCode: 1, stderr, durationMs: 0 });
 }
