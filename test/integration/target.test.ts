@@ -70,19 +70,20 @@ describe('gates and targets', function () {
     return `/dev/mapper/slow-${volume.volumeId}`;
   };
 
-  /** Runs the call while a write is on its way through the slow device that cannot end before it has. */
+  /** Runs the call while a write is on its way through the slow device that cannot end before the call has. */
   const whileStuck = async (volume: TestTarget, call: AgentCall): Promise<AgentAnswer | undefined> => {
+    const answeredSign = '/run/target-agent-answered';
     const slow = `slow-${volume.volumeId}`;
-    // What is delayed now is let through by the suspend; the next write waits for the resume, and 5 s more.
-    await host.storage.exec(`dmsetup suspend ${slow}`);
-    try {
-      await host.storage.waitFor(
-        `read -r _ writes < /sys/class/block/$(basename $(readlink -f ${volume.gatePath}))/inflight; [ "$writes" -gt 0 ]`,
-      );
-      return (await host.run([call]))[0];
-    } finally {
-      await host.storage.exec(`dmsetup resume ${slow}`);
-    }
+    // What is delayed now is let through by the suspend; the next write waits for the resume, and 5 s more. The resume is
+    // the host's own: until it comes, the agent cannot end.
+    await host.storage.exec(
+      `rm -f ${answeredSign}; dmsetup suspend ${slow}
+       setsid sh -c 'until [ -e ${answeredSign} ]; do sleep 0.2; done; dmsetup resume ${slow}' </dev/null >/dev/null 2>&1 &`,
+    );
+    await host.storage.waitFor(
+      `read -r _ writes < /sys/class/block/$(basename $(readlink -f ${volume.gatePath}))/inflight; [ "$writes" -gt 0 ]`,
+    );
+    return (await host.run([call], { answeredSign }))[0];
   };
 
   describe('building', () => {

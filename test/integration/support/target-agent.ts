@@ -33,6 +33,8 @@ export interface AgentRequest {
   readonly dieAt?: string;
   /** At this point the agent makes the file `sign` and waits for ever: to be killed from outside. */
   readonly waitAt?: { readonly point: string; readonly sign: string };
+  /** A file that is made once all calls are answered: a process with a call that hangs in the kernel cannot end. */
+  readonly answeredSign?: string;
 }
 
 export interface AgentAnswer {
@@ -103,6 +105,7 @@ async function serve(request: AgentRequest): Promise<AgentAnswer[]> {
       answers.push({ error: { name, message, reason }, durationMs: elapsed(), steps: [...steps] });
     }
   }
+  if (request.answeredSign !== undefined) writeFileSync(request.answeredSign, '');
   return answers;
 }
 

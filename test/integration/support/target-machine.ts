@@ -15,6 +15,7 @@ const VG = 'cinder-volumes';
 export interface AgentOptions {
   readonly dieAt?: string;
   readonly waitAt?: NonNullable<AgentRequest['waitAt']>;
+  readonly answeredSign?: string;
   readonly portals?: readonly string[];
   readonly watch?: boolean;
 }
