@@ -217,7 +217,7 @@ describe('crashes and earlier lives: real mounts on loop devices, FAKE initiator
         attached: [live.id, current.id].sort(),
         unexplained: [foreign],
       });
-      expect(bench.initiator.calls).to.deep.equal(['delete record']);
+      expect(bench.initiator.calls).to.deep.equal(['release left', 'delete record']);
       expect(existsSync(leftover)).to.equal(false);
       expect(gone.record).to.equal(undefined);
       expect(live.record).not.to.equal(undefined);
