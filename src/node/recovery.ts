@@ -1,7 +1,7 @@
 /**
- * At start: open-iscsi's lock goes if a dead predecessor of ours holds it; records of earlier boots whose sessions are gone are forgotten, with their iSCSI node records; everything
- * else is only looked at and logged. Live I/O is never touched here: what is stale is ended by the next stage or
- * unstage of that volume, which knows what is wanted.
+ * At start: open-iscsi's lock goes if a dead predecessor of ours holds it; records of earlier boots whose sessions are
+ * gone are forgotten, with their iSCSI node records; everything else is only looked at and logged. Live I/O is never
+ * touched here: what is stale is ended by the next stage or unstage of that volume, which knows what is wanted.
  */
 import { log } from '../system/context.ts';
 import type { NodeEnvironment } from './environment.ts';
