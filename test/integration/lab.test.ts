@@ -6,11 +6,12 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { expect } from 'chai';
 import { execa } from 'execa';
+import { exists } from '../lab/cache.ts';
 import { CommandError, LabError } from '../lab/errors.ts';
 import { processesIn } from '../lab/keeper.ts';
 import { Lab } from '../lab/lab.ts';
 import type { Machine } from '../lab/machine.ts';
-import { labsUp } from '../lab/state.ts';
+import { labFolder, labSocketFolder, labsUp } from '../lab/state.ts';
 
 const MIB = 2 ** 20;
 const CLI = path.join(import.meta.dirname, '../lab/cli.ts');
@@ -228,12 +229,14 @@ describe('lab', function () {
       await once(held.child, 'close');
       await until(async () => (await processesIn(held.namespace)).length === 0);
       expect(await labsUp()).not.to.include(held.name);
+      await until(() => hasNoFiles(held.name));
     });
 
     it('comes with Ctrl-C', async () => {
       const held = await holdLab();
       held.child.kill('SIGINT');
       await until(async () => (await processesIn(held.namespace)).length === 0);
+      await until(() => hasNoFiles(held.name));
     });
 
     it('comes with Ctrl-C while `lab up` is starting it, and nothing is in the way of the next', async () => {
@@ -327,6 +330,11 @@ async function holdLab() {
     return { child, ...(JSON.parse(line) as { name: string; keeperPid: number; namespace: string }) };
   }
   throw new Error('the fixture ended before it had a lab');
+}
+
+async function hasNoFiles(name: string): Promise<boolean> {
+  const there = await Promise.all([labFolder(name), labSocketFolder(name)].map(exists));
+  return !there.includes(true);
 }
 
 async function firstBytes(file: string, offsets: number[]): Promise<string[]> {

@@ -28,9 +28,10 @@ export class Keeper {
   /**
    * @param lockFile held for as long as the keeper lives, so that anyone can ask whether this lab is up
    * @param networkScript sh, run in the new network namespace
+   * @param afterwards sh, run when the keeper has ended, however that came: its maker may be dead by then
    * @throws LabError when another keeper holds the lock, or the kernel refuses the namespaces
    */
-  static async start(lockFile: string, networkScript: string): Promise<Keeper> {
+  static async start(lockFile: string, networkScript: string, afterwards: string): Promise<Keeper> {
     const script = `
 exec 9>"$0"
 # Someone who only asks whether this lab is up holds the lock for a moment.
@@ -43,9 +44,11 @@ echo "ready $pid"
 exec >/dev/null 2>&1
 read -r word && exec sleep infinity </dev/null`;
     const user = process.getuid?.() === 0 ? [] : ['--user', '--map-root-user'];
+    const unshare = ['unshare', ...user, '--net', '--pid', '--fork', '--kill-child=KILL', 'sh', '-c', script, lockFile];
     const child = spawn(
-      'unshare',
-      [...user, '--net', '--pid', '--fork', '--kill-child=KILL', 'sh', '-c', script, lockFile],
+      'sh',
+      // Not waited for, with no file of ours open: the maker may hold a lock that it needs.
+      ['-c', `"$@"; code=$?; (${afterwards}) </dev/null >/dev/null 2>&1 & exit $code`, 'keeper', ...unshare],
       // A session of its own: Ctrl-C is for the program, which then ends the lab in order.
       { stdio: ['pipe', 'pipe', 'pipe'], detached: true },
     );

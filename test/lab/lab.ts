@@ -25,6 +25,7 @@ import {
   readState,
   removeFolders,
   sweep,
+  sweepingScript,
   withoutSweeping,
   writeState,
 } from './state.ts';
@@ -101,7 +102,7 @@ export class Lab implements AsyncDisposable {
       if ((await labsUp()).includes(name))
         throw new LabError(`a lab "${name}" is already up (npm run lab -- --name OTHER up)`);
       await makeFolders(name);
-      return Keeper.start(labLock(name), networkScript(slots));
+      return Keeper.start(labLock(name), networkScript(slots), sweepingScript(name));
     });
     try {
       const queue = new PQueue({ concurrency: FIRST_BOOTS_AT_ONCE });

@@ -7,7 +7,7 @@ import type { DiskSpec } from './disk.ts';
 import { LabError } from './errors.ts';
 import type { Image } from './image.ts';
 import type { ReadyState } from './machine.ts';
-import type { Hardware } from './qemu-arguments.ts';
+import { type Hardware, shellQuote } from './qemu-arguments.ts';
 
 /** What another process needs to use a lab that is up; kept in its folder as state.json. */
 export interface LabState {
@@ -68,11 +68,15 @@ export async function labsUp(): Promise<string[]> {
   return names.filter((_, index) => up[index]).sort();
 }
 
+function sweepLock(): string {
+  return path.join(labsFolder(), '.sweep.lock');
+}
+
 /** Removes the folders of labs whose keeper was killed. Their processes ended with it; files have no such luck. */
 export async function sweep(): Promise<void> {
   await mkdir(labsFolder(), { recursive: true });
   // A lab that is just being made has a folder and no keeper yet.
-  await withLock(path.join(labsFolder(), '.sweep.lock'), async () => {
+  await withLock(sweepLock(), async () => {
     const up = new Set(await labsUp());
     for (const entry of await readdir(labsFolder(), { withFileTypes: true })) {
       if (entry.isDirectory() && !up.has(entry.name)) await removeFolders(entry.name);
@@ -80,9 +84,17 @@ export async function sweep(): Promise<void> {
   });
 }
 
+/** sh that removes a lab's files unless a lab of that name is up: for after its keeper, when its maker is dead too. */
+export function sweepingScript(name: string): string {
+  const folders = [labFolder(name), labSocketFolder(name)].map(shellQuote).join(' ');
+  const lock = shellQuote(labLock(name));
+  const remove = `flock --nonblock ${lock} rm -rf ${folders} ${lock}`;
+  return `flock ${shellQuote(sweepLock())} sh -c ${shellQuote(remove)}`;
+}
+
 /** Runs `work`, which makes folders and keeper of a lab, while nobody sweeps. */
 export async function withoutSweeping<T>(work: () => Promise<T>): Promise<T> {
-  return withLock(path.join(labsFolder(), '.sweep.lock'), work);
+  return withLock(sweepLock(), work);
 }
 
 export async function makeFolders(name: string): Promise<void> {
