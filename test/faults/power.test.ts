@@ -6,6 +6,7 @@ import { untilDone } from '../integration/support/retry.ts';
 import { nodeOf, useDeployment } from '../integration/support/suite.ts';
 import { MIB, TestVolume } from '../integration/support/volume-life.ts';
 import type { Machine } from '../lab/machine.ts';
+import { createProgress } from '../lab/progress.ts';
 
 const VOLUMES = 20;
 const DOWN_MS = 180_000;
@@ -100,8 +101,12 @@ async function underLoad(deployment: Deployment, lie: boolean): Promise<Outcome>
     (_, index) => new TestVolume(deployment, { name: `power-${index}`, sizeBytes: 64 * MIB }),
   );
   // All at once on emulated machines: a call that takes longer than its deadline is repeated, as a CO does.
-  await Promise.all(volumes.map((volume) => untilDone(() => volume.up(node))));
+  const progress = createProgress('power');
+  await progress.step(`${VOLUMES} volumes up to a mounted file system`, () =>
+    Promise.all(volumes.map((volume) => untilDone(() => volume.up(node)))),
+  );
   if (lie) {
+    progress.line('the storage host starts again, its disk lies from now on');
     // What there is so far, the attachments too, is safe; only what the writers are told is a lie.
     await node.machine.exec('sync');
     await deployment.controller.stop();
@@ -115,8 +120,10 @@ async function underLoad(deployment: Deployment, lie: boolean): Promise<Outcome>
   const writer = await node.machine.spawn(
     `python3 /root/writer.py ${volumes.map((volume) => volume.targetPath()).join(' ')}`,
   );
+  progress.line('writers begin');
   for (const index of volumes.keys()) await node.machine.waitFor(acknowledgedAtLeast(index, 5), 240_000);
 
+  progress.line('power cut');
   const cutAt = performance.now();
   await storage.powerCut();
   const atCut = await acknowledgedNumbers(node.machine);
@@ -124,6 +131,7 @@ async function underLoad(deployment: Deployment, lie: boolean): Promise<Outcome>
   await storage.boot();
   await new Promise((resolve) => setTimeout(resolve, Math.max(0, DOWN_MS - (performance.now() - cutAt))));
   await deployment.controller.start();
+  progress.line('the driver runs again');
   // Every volume gets further than it was; a writer that has met an error never does.
   for (const [index, number] of atCut.entries()) {
     if (writer.running)
@@ -139,6 +147,7 @@ async function underLoad(deployment: Deployment, lie: boolean): Promise<Outcome>
   const damage: string[] = [];
   const errors: string[] = [];
   for (const [index, volume] of volumes.entries()) {
+    progress.line(`reading volume ${index + 1} of ${VOLUMES} after a fresh attach`);
     const { found, error } = await journalAfterFreshAttach(volume, node, acknowledged[index] ?? 0);
     if (found !== '') damage.push(`volume ${index}: ${found}`);
     if (error !== '') errors.push(`volume ${index}: ${error}`);

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect } from 'chai';
 import type { Machine } from '../lab/machine.ts';
+import { createProgress, type Progress } from '../lab/progress.ts';
 import { codeOf } from './support/csi-client.ts';
 import type { Deployment } from './support/deployment.ts';
 import type { DriverUnit } from './support/driver-unit.ts';
@@ -107,7 +108,12 @@ async function doneAlive(unit: DriverUnit, what: string, call: () => Promise<unk
  * One life in which the process dies after one step after the other: each retry of a call gets one step further.
  * @returns the points at which it could not be made to die so, because a retry has no need of that step any more.
  */
-async function liveAndDieOften(unit: DriverUnit, points: readonly Point[], life: readonly Call[]): Promise<Point[]> {
+async function liveAndDieOften(
+  unit: DriverUnit,
+  points: readonly Point[],
+  life: readonly Call[],
+  progress: Progress,
+): Promise<Point[]> {
   const missed = new Set(points);
   for (const [index, [what, call, looks]] of life.entries()) {
     let done = false;
@@ -116,6 +122,7 @@ async function liveAndDieOften(unit: DriverUnit, points: readonly Point[], life:
       done = await doneAlive(unit, what, call);
       if (done) break;
       missed.delete(point);
+      progress.line(`${what}: died after ${point.name}`);
       await comeAlive(unit, looks);
     }
     await unit.resume();
@@ -378,11 +385,14 @@ describe('a death after each step', () => {
     newLife: (name: string) => Call[],
     settle: () => Promise<void>,
   ): Promise<string> {
+    const progress = createProgress('crash');
+    progress.line(`${points.length} points to die at`);
     const firsts = points.filter(({ time }) => time === 1);
-    const missed = await liveAndDieOften(unit, firsts, newLife('crash-often'));
+    const missed = await liveAndDieOften(unit, firsts, newLife('crash-often'), progress);
     await settle();
     const alone = points.filter((point) => point.time > 1 || missed.includes(point));
     for (const [index, point] of alone.entries()) {
+      progress.line(`a life of its own, ${index + 1} of ${alone.length}: ${point.name}#${point.time}`);
       await liveAndDie(unit, point, newLife(`crash-alone-${index}`)).catch((error: unknown) => {
         throw new Error(`${point.name}#${point.time}: ${String(error)}`, { cause: error });
       });
