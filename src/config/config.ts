@@ -153,6 +153,7 @@ function buildController(values: OptionValues): ControllerConfig {
     chap: values.chap,
     chapKeyFile: values.chapKeyFile,
     wipeBytesPerSecond: values.wipeRate,
+    diskWriteCache: values.diskWriteCache,
     fenceTimeoutMs: values.fenceTimeout,
   };
 }

@@ -199,6 +199,14 @@ export const OPTIONS = {
     description:
       'how fast zeros are written in all, so that live volumes keep their share of the disks: over deleted volumes in the background and, where free space is not known to be blank, over new volumes and what an expansion adds, for which a call waits',
   }),
+  diskWriteCache: option({
+    section: 'controller',
+    placeholder: 'MODE',
+    kind: values.oneOf('off', 'keep'),
+    default: 'off',
+    description:
+      'volatile write caches of the disks below the volume group; off: turned off, because a power cut of the storage host would take what nodes were told is written; keep: left as they are, for caches that outlast a power cut (battery, capacitors)',
+  }),
   fenceTimeout: option({
     section: 'controller',
     placeholder: 'DURATION',

@@ -42,6 +42,8 @@ export interface ControllerConfig {
   readonly chapKeyFile: string;
   /** Rate of wiping and zeroing in the background, bytes per second; 0: no limit. */
   readonly wipeBytesPerSecond: number;
+  /** What becomes of volatile write caches of the disks below the VG. */
+  readonly diskWriteCache: 'off' | 'keep';
   /** How long a fence may take before ABORTED, in milliseconds. */
   readonly fenceTimeoutMs: number;
 }

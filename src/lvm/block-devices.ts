@@ -143,7 +143,7 @@ async function absentAsEmpty(reading: Promise<string[]>): Promise<string[]> {
 }
 
 /** ENODEV: a device that went away between open and read of its attribute. */
-async function absentAs<T, A>(absent: A, reading: Promise<T>): Promise<T | A> {
+export async function absentAs<T, A>(absent: A, reading: Promise<T>): Promise<T | A> {
   try {
     return await reading;
   } catch (error) {

@@ -35,6 +35,8 @@ export interface LvmEnvironmentOptions {
   readonly hostRoot: string;
   /** The host's own LVM_SYSTEM_DIR; /etc/lvm when absent. */
   readonly hostLvmDir?: string;
+  /** Awaited with the kernel names of the PVs' devices whenever they were looked for, before any LV is activated. */
+  readonly onDevices?: (names: readonly string[]) => Promise<void>;
 }
 
 export interface PreparedEnvironment {
@@ -115,6 +117,7 @@ export class LvmEnvironment {
     const numbers = new Set(pvs.map((pv) => pv.deviceNumber));
     const found = devices.filter((device) => numbers.has(device.deviceNumber));
     if (found.length === 0) throw new LvmError('vg-not-found', `no PV of volume group "${vgName}" was found`);
+    await this.#options.onDevices?.(found.map(({ name }) => name));
     const paths = await stableNames(files, hostRoot, found, isFilterable);
     const pvUuids = pvs.filter((pv) => pv.deviceNumber !== undefined).map((pv) => pv.uuid);
     const before = this.#prepared;

@@ -51,7 +51,7 @@ export function startBackend(config: ControllerSettings, dependencies: RoleDepen
       wiper.start();
       waiting.backend = backend;
       controllerMetrics(dependencies.metrics, config.controller.volumeGroup, host, backend, wiper);
-      await compareForEver(backend, stopped, (reason) => {
+      await compareForEver(host, backend, stopped, (reason) => {
         waiting.reason = reason;
       });
     } catch (error) {
@@ -182,6 +182,7 @@ async function loadChapKeys(
 }
 
 async function compareForEver(
+  { diskCaches }: Pick<StorageHost, 'diskCaches'>,
   backend: LvmBackend,
   stopped: AbortSignal,
   notReady: (reason: string | undefined) => void,
@@ -189,6 +190,7 @@ async function compareForEver(
   const pace = new ComparisonPace();
   for (;;) {
     let pauseMs: number;
+    await diskCaches.look();
     try {
       const { repaired, removed, foreign, failures } = await backend.reconcile();
       log().info(

@@ -10,7 +10,7 @@ import type { StorageHost } from './storage.ts';
 export function controllerMetrics(
   metrics: Metrics,
   volumeGroup: string,
-  host: Pick<StorageHost, 'lvm' | 'blankTrust' | 'gates' | 'targets' | 'zeroing'>,
+  host: Pick<StorageHost, 'lvm' | 'diskCaches' | 'blankTrust' | 'gates' | 'targets' | 'zeroing'>,
   backend: Pick<LvmBackend, 'listVolumes' | 'failures'>,
   wiper: Pick<Wiper, 'status'>,
 ): void {
@@ -22,6 +22,7 @@ export function controllerMetrics(
     metrics.set('vgMetadataSize', { vg: volumeGroup }, vg.metadataSizeBytes);
     metrics.set('vgMetadataFree', { vg: volumeGroup }, vg.metadataFreeBytes);
     metrics.set('vgBlank', { vg: volumeGroup }, host.blankTrust.isBlank(report) ? 1 : 0);
+    metrics.set('volatileCaches', { vg: volumeGroup }, host.diskCaches.volatile.length);
     metrics.set('scrubBacklog', { vg: volumeGroup }, scrubStatus(report).leftBytes);
   });
   metrics.onCollect(async () => metrics.set('comparisonFailures', {}, backend.failures.length));

@@ -8,6 +8,7 @@ import type { Gates } from '../gate/types.ts';
 import { LioTargets } from '../iscsi/target/lio-targets.ts';
 import type { Targets } from '../iscsi/target/types.ts';
 import { AwaitedZeroing } from '../lvm/awaited-zeroing.ts';
+import { DiskCaches } from '../lvm/disk-caches.ts';
 import { RateLimiter } from '../lvm/rate-limit.ts';
 import { BlankTrust } from '../lvm/scrub.ts';
 import type { LogicalVolume, Lvm, VgReport } from '../lvm/types.ts';
@@ -19,6 +20,7 @@ import type { RoleDependencies } from './role.ts';
 
 export interface StorageHost {
   readonly lvm: Lvm;
+  readonly diskCaches: DiskCaches;
   /** Are free extents known to be blank? */
   readonly blankTrust: BlankTrust;
   readonly isOurs: (lv: LogicalVolume) => boolean;
@@ -41,10 +43,13 @@ export function storageHost(
   const maker = new FileSystemMaker({ commands, files, hostRoot });
   const isOurs = (lv: LogicalVolume) => ['volume', 'wipe'].includes(readLv(lv, controller.clusterId).kind);
   const onReport = (report: VgReport) => blankTrust.observe(report);
-  const lvm = new VgLvm({ commands, files, vgName: controller.volumeGroup, runDir, hostRoot, onReport });
+  const diskCaches = new DiskCaches({ files, hostRoot, policy: controller.diskWriteCache });
+  const onDevices = (names: readonly string[]) => diskCaches.watch(names);
+  const lvm = new VgLvm({ commands, files, vgName: controller.volumeGroup, runDir, hostRoot, onReport, onDevices });
   const blankTrust = new BlankTrust(lvm, isOurs);
   return {
     lvm,
+    diskCaches,
     blankTrust,
     isOurs,
     gates: new DmGates({ commands, files, runDir, hostRoot }),

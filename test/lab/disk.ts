@@ -92,9 +92,10 @@ export class Disk {
       'nbdkit',
       [
         ...['--foreground', '--unix', this.socket, '--pidfile', this.#pidFile, '--filter=error'],
-        ...(this.spec.direct === true
-          ? ['file', `file=${this.file}`]
-          : ['--filter=cache', 'file', `file=${this.file}`, `cache=${this.dropFlushes ? 'unsafe' : 'writeback'}`]),
+        ...(this.spec.direct === true ? [] : ['--filter=cache']),
+        // What is in the file is safe: this machine's power is not what is cut.
+        ...['--filter=fua', 'file', `file=${this.file}`, 'fuamode=discard'],
+        ...(this.spec.direct === true ? [] : [`cache=${this.dropFlushes ? 'unsafe' : 'writeback'}`]),
         // The error filter works only while that file exists.
         ...['error=EIO', 'error-rate=100%', `error-file=${this.#failFile}`],
       ],

@@ -58,6 +58,7 @@ describe('configuration', () => {
         chap: 'on',
         chapKeyFile: '/etc/lvm-iscsi-csi/chap.key',
         wipeBytesPerSecond: 200 * 2 ** 20,
+        diskWriteCache: 'off',
         fenceTimeoutMs: 30_000,
       },
       node: {

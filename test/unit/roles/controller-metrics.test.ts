@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import type { IscsiSession } from '../../../src/iscsi/initiator/types.ts';
 import type { Targets } from '../../../src/iscsi/target/types.ts';
 import { AwaitedZeroing } from '../../../src/lvm/awaited-zeroing.ts';
+import type { DiskCaches } from '../../../src/lvm/disk-caches.ts';
 import { RateLimiter } from '../../../src/lvm/rate-limit.ts';
 import { BlankTrust, scrub } from '../../../src/lvm/scrub.ts';
 import type { WiperStatus } from '../../../src/lvm/wiper.ts';
@@ -12,6 +13,7 @@ import { FakeVg, FakeZeroing, GIB, MIB } from '../lvm/fake-vg.ts';
 import { FakeHost } from '../volumes/fake-host.ts';
 
 describe('metrics of the controller', () => {
+  const diskCaches = { volatile: ['sda', 'sdb'] } as unknown as DiskCaches;
   let vg: FakeVg;
   let commands: FakeZeroing;
   let zeroing: AwaitedZeroing;
@@ -39,7 +41,7 @@ describe('metrics of the controller', () => {
       }),
     };
     const blankTrust = new BlankTrust(vg, () => true);
-    const host = { lvm: vg, blankTrust, gates, targets, zeroing };
+    const host = { lvm: vg, diskCaches, blankTrust, gates, targets, zeroing };
     controllerMetrics(metrics, 'vg', host, { listVolumes: async () => [], failures: [] }, wiper);
   });
 
@@ -85,6 +87,10 @@ describe('metrics of the controller', () => {
     expect(await value('vg_free_blank{vg="vg"}')).to.equal(1);
   });
 
+  it('disks whose cache is volatile', async () => {
+    expect(await value('disks_with_volatile_cache{vg="vg"}')).to.equal(2);
+  });
+
   it('sessions: those of both roles of one process, and no state that keeps an old number', async () => {
     const both = new Metrics('all', '1');
     const states: IscsiSession['state'][] = ['LOGGED_IN', 'FAILED', 'FAILED'];
@@ -96,7 +102,7 @@ describe('metrics of the controller', () => {
     const { gates } = new FakeHost().dependencies();
     const targets = { list: async () => [{ sessions: ['a', 'b'] }, { sessions: ['c'] }] } as unknown as Targets;
     const blankTrust = new BlankTrust(vg, () => true);
-    const host = { lvm: vg, blankTrust, gates, targets, zeroing };
+    const host = { lvm: vg, diskCaches, blankTrust, gates, targets, zeroing };
     controllerMetrics(both, 'vg', host, { listVolumes: async () => [], failures: [] }, wiper);
     const shown = async () =>
       (await both.render())

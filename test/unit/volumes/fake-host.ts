@@ -77,6 +77,7 @@ export class FakeHost {
     chap: 'off',
     chapKeyFile: '/nonexistent',
     wipeBytesPerSecond: 0,
+    diskWriteCache: 'keep',
     fenceTimeoutMs: 1000,
   };
 
