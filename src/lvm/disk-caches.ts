@@ -40,6 +40,11 @@ export class DiskCaches {
     return this.#volatile;
   }
 
+  /** What is to be durable must be flushed: some cache is volatile, and nobody has said that it outlasts a power cut. */
+  get mustFlush(): boolean {
+    return this.#options.policy === 'off' && this.#volatile.length > 0;
+  }
+
   /** Looks at the disks below these devices (kernel names, as sda1 or md127), and from now on `look` does. Never throws. */
   async watch(devices: readonly string[]): Promise<void> {
     this.#devices = devices;

@@ -26,6 +26,8 @@ export interface VgLvmOptions extends LvmEnvironmentOptions {
    * changes made by others (an administrator, a gate that opens an LV) go unseen by reads that are not `fresh`.
    */
   readonly cacheMs?: number;
+  /** Asked after each mutation: must the disks be flushed for it to outlast a power cut? Never, when absent. */
+  readonly mustFlush?: () => boolean;
   /** Told of each report that `read` makes, in order (BlankTrust). */
   readonly onReport?: (report: VgReport) => void;
 }
@@ -56,7 +58,7 @@ export class VgLvm implements Lvm {
     this.vgName = options.vgName;
     this.#files = options.files;
     this.#hostRoot = options.hostRoot;
-    this.#lvm = new LvmCommands(options.commands, new LvmEnvironment(options));
+    this.#lvm = new LvmCommands(options.commands, new LvmEnvironment(options), options.mustFlush);
     this.#reader = new Coalesced(async () => {
       const report = await this.#readVg();
       options.onReport?.(report);

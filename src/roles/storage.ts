@@ -45,7 +45,9 @@ export function storageHost(
   const onReport = (report: VgReport) => blankTrust.observe(report);
   const diskCaches = new DiskCaches({ files, hostRoot, policy: controller.diskWriteCache });
   const onDevices = (names: readonly string[]) => diskCaches.watch(names);
-  const lvm = new VgLvm({ commands, files, vgName: controller.volumeGroup, runDir, hostRoot, onReport, onDevices });
+  const mustFlush = () => diskCaches.mustFlush;
+  const vgName = controller.volumeGroup;
+  const lvm = new VgLvm({ commands, files, vgName, runDir, hostRoot, onReport, onDevices, mustFlush });
   const blankTrust = new BlankTrust(lvm, isOurs);
   return {
     lvm,

@@ -97,6 +97,9 @@ export class FakeLvm implements Commands {
     switch (subcommand) {
       case 'lvmconfig':
         return answer('devices {\n\tglobal_filter=["r|^/dev/drbd|"]\n}\nglobal {\n}\n');
+      case '--':
+        // sync(1).
+        return answer('');
       case 'vgs':
         if (isScan) return answer(this.#pvReport());
         return answer(JSON.stringify({ report: [{ vg: [this.#vgRow()] }] }));

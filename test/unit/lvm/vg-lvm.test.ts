@@ -54,6 +54,21 @@ describe('lvm/vg-lvm over a fake lvm', () => {
     });
   });
 
+  it('flushes the disks after each mutation while a cache of theirs is volatile, and fails when that fails', async () => {
+    let mustFlush = false;
+    const options = { commands: fake, files, vgName: 'vg', runDir: '/run/x', hostRoot: root };
+    lvm = new VgLvm({ ...options, mustFlush: () => mustFlush });
+    const flushes = () => fake.requests.filter(({ file }) => file === 'sync').map(({ args }) => args);
+    await lvm.createLinear({ name: 'a', sizeBytes: 1, tags: [] });
+    expect(flushes()).to.deep.equal([]);
+    mustFlush = true;
+    await lvm.changeTags('a', { add: ['x'] });
+    await lvm.read({ fresh: true });
+    expect(flushes()).to.deep.equal([['--', '/dev/vdb']]);
+    fake.failNext('--', 'sync: error syncing');
+    expect(await kindOf(lvm.changeTags('a', { add: ['y'] }))).to.equal('write-failed');
+  });
+
   it('gives each command the name of LVM’s own command, for metrics and messages', async () => {
     await lvm.createLinear({ name: 'a', sizeBytes: 1, tags: [] });
     await lvm.changeTags('a', { add: ['x'] });
