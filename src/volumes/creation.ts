@@ -6,7 +6,7 @@ import { wasBlank } from './blankness.ts';
 import { contentFor } from './capabilities.ts';
 import { discardVolume, hideDeleted } from './deletion.ts';
 import type { BackendDependencies } from './dependencies.ts';
-import { explainLvm, noRoom } from './lvm-errors.ts';
+import { explainLvm, requireRoom } from './lvm-errors.ts';
 import { requireMetadataRoom } from './metadata-room.ts';
 import type { Volume, VolumeContent } from './model.ts';
 import { newToken, volumeIdForName } from './names.ts';
@@ -59,7 +59,7 @@ export async function createVolume(deps: BackendDependencies, request: CreateVol
       blankMark: undefined,
     };
   } else {
-    if (table.report.vg.freeBytes < sizeBytes) throw noRoom(sizeBytes, table.report, deps.wipeQueue);
+    await requireRoom(deps, sizeBytes, table.report);
     requireMetadataRoom(table, `volume "${request.name}" could not be created`);
     const identity = { clusterId: config.clusterId, name: request.name, serial: newToken(), content };
     const tags = identityTags(identity);

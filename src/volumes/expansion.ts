@@ -5,7 +5,7 @@ import { wasBlank } from './blankness.ts';
 import { capabilityProblemOf } from './capabilities.ts';
 import type { BackendDependencies } from './dependencies.ts';
 import { explainExport } from './export-errors.ts';
-import { explainLvm, noRoom } from './lvm-errors.ts';
+import { explainLvm, requireRoom } from './lvm-errors.ts';
 import type { CapacityRange, Volume, VolumeCapability } from './model.ts';
 import { checkRange, formatBytes, roundUp, tellRounding } from './sizes.ts';
 import { growingTag, growingTags } from './tags.ts';
@@ -46,7 +46,6 @@ export async function expandVolume(
     return result(entry.volume);
   }
   const { report } = await VolumeTable.read(lvm, config.clusterId);
-  const { vg } = report;
   const sizeBytes = roundUp(capacity.requiredBytes, extentSizeBytes);
   if (capacity.limitBytes > 0 && sizeBytes > capacity.limitBytes) {
     throw new DriverError('OUT_OF_RANGE', {
@@ -55,8 +54,7 @@ export async function expandVolume(
       action: 'raise limit_bytes or ask for a multiple of the extent size',
     });
   }
-  if (vg.freeBytes < sizeBytes - entry.volume.sizeBytes)
-    throw noRoom(sizeBytes - entry.volume.sizeBytes, report, deps.wipeQueue);
+  await requireRoom(deps, sizeBytes - entry.volume.sizeBytes, report);
 
   const table = await VolumeTable.read(lvm, config.clusterId);
   const markBefore = deps.blankMark(table.report);

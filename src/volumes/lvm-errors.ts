@@ -1,7 +1,7 @@
 /** What an LVM failure means to the client. LVM's own words go to the log. */
 import { DriverError } from '../errors.ts';
 import { scrubStatus } from '../lvm/scrub.ts';
-import { LvmError, type VgReport } from '../lvm/types.ts';
+import { type Lvm, LvmError, type VgReport } from '../lvm/types.ts';
 import type { WipeQueue } from './dependencies.ts';
 import { formatBytes } from './sizes.ts';
 
@@ -110,7 +110,21 @@ function toDriverError(error: LvmError, problem: string, vgName: string): Driver
   }
 }
 
-export function noRoom(neededBytes: number, report: VgReport, wipeQueue: WipeQueue): DriverError {
+/**
+ * A refusal may be final to who asked: it is not given for a report of a moment ago, from before a wiped volume was removed.
+ * @throws DriverError RESOURCE_EXHAUSTED
+ */
+export async function requireRoom(
+  { lvm, wipeQueue }: { readonly lvm: Pick<Lvm, 'read'>; readonly wipeQueue: WipeQueue },
+  neededBytes: number,
+  report: VgReport,
+): Promise<void> {
+  if (report.vg.freeBytes >= neededBytes) return;
+  const now = await lvm.read({ fresh: true });
+  if (now.vg.freeBytes < neededBytes) throw noRoom(neededBytes, now, wipeQueue);
+}
+
+function noRoom(neededBytes: number, report: VgReport, wipeQueue: WipeQueue): DriverError {
   const { vg } = report;
   const { bytes, etaSeconds } = wipeQueue.backlog();
   const { heldBytes } = scrubStatus(report);

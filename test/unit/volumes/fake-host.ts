@@ -99,6 +99,9 @@ export class FakeHost {
     if (dies === 'after') throw new Crash(name);
   }
 
+  /** What a report says that is not fresh, when it is older than the last change. */
+  cachedFreeBytes: number | undefined;
+
   freeBytes(): number {
     return this.vgBytes - [...this.lvs.values()].reduce((sum, lv) => sum + lv.sizeBytes, 0);
   }
@@ -111,14 +114,14 @@ export class FakeHost {
 
   readonly lvm: Lvm = {
     vgName: 'cinder-volumes',
-    read: async (): Promise<VgReport> => {
+    read: async ({ fresh = false } = {}): Promise<VgReport> => {
       await Promise.resolve();
       return {
         vg: {
           name: 'cinder-volumes',
           uuid: VG_UUID,
           sizeBytes: this.vgBytes,
-          freeBytes: this.freeBytes(),
+          freeBytes: fresh ? this.freeBytes() : (this.cachedFreeBytes ?? this.freeBytes()),
           extentSizeBytes: EXTENT,
           metadataSizeBytes: 1 << 20,
           metadataFreeBytes: this.metadataFreeBytes,

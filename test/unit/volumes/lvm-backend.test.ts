@@ -466,6 +466,16 @@ describe('volumes over a fake host', () => {
     }
   });
 
+  it('looks again before it says that there is no room', async () => {
+    const host = new FakeHost();
+    const backend = await host.boot();
+    // A wiped volume has just been removed.
+    host.cachedFreeBytes = 0;
+    const { id } = await backend.createVolume(request('a'));
+    await backend.expandVolume(id, { requiredBytes: 2 * GIB, limitBytes: 0 }, undefined);
+    expect((await backend.getVolume(id))?.sizeBytes).to.equal(2 * GIB);
+  });
+
   it('keeps room in the metadata area for the volumes that are there', async () => {
     const host = new FakeHost();
     const backend = await host.boot();
