@@ -13,6 +13,8 @@ export interface DiskSpec {
   readonly fill?: number;
   /** The disk answers flushes without heeding them: for the control run of a power-cut test, which must lose data. */
   readonly dropFlushes?: boolean;
+  /** Its volatile write cache cannot be turned off by the guest, as with NVMe disks. */
+  readonly fixedCache?: boolean;
   /**
    * Served from the file itself, without the cache that makes power cuts real: zeros and discards of gigabytes take no
    * time, as on a disk with write-zeroes. Such a machine refuses `powerCut`.
@@ -146,6 +148,7 @@ export class Disk {
           drive: name,
           serial: name,
           'write-cache': 'on',
+          'config-wce': this.spec.fixedCache === true ? 'off' : 'on',
         },
       },
     ];
