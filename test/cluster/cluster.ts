@@ -77,6 +77,8 @@ export class Cluster implements AsyncDisposable {
       progress,
       image: hostImage(programs),
       storage: {
+        // Controller, its sidecars, a node plugin and kubelet: on one emulated processor the probes run out of time.
+        cpus: 2,
         memoryMib: MEMORY_MIB,
         disks: [{ name: 'vg', sizeBytes: options.diskBytes ?? DISK_BYTES }],
         preparation: hostPreparation(images, driver, true),
