@@ -28,6 +28,8 @@ export class DiskCaches {
   readonly #options: DiskCachesOptions;
   #devices: readonly string[] = [];
   #volatile: readonly string[] = [];
+  /** False also when the last look failed: then nothing is known of them. */
+  #isKnown = false;
   /** That it is not told again at each look. */
   #told = '';
 
@@ -40,9 +42,9 @@ export class DiskCaches {
     return this.#volatile;
   }
 
-  /** What is to be durable must be flushed: some cache is volatile, and nobody has said that it outlasts a power cut. */
+  /** What is to be durable must be flushed: some cache is, or may be, volatile, and nobody has said that it outlasts a power cut. */
   get mustFlush(): boolean {
-    return this.#options.policy === 'off' && this.#volatile.length > 0;
+    return this.#options.policy === 'off' && (!this.#isKnown || this.#volatile.length > 0);
   }
 
   /** Looks at the disks below these devices (kernel names, as sda1 or md127), and from now on `look` does. Never throws. */
@@ -62,8 +64,10 @@ export class DiskCaches {
         left.push(disk);
       }
       this.#volatile = left;
+      this.#isKnown = true;
       this.#tell();
     } catch (error) {
+      this.#isKnown = false;
       log().warn({ err: error, devices: this.#devices }, 'the write caches of the disks could not be looked at');
     }
   }

@@ -99,6 +99,18 @@ describe('lvm/disk-caches', () => {
     expect(some.volatile).to.deep.equal(['sda', 'vda']);
   });
 
+  it('what stays volatile must be flushed, and what could not be looked at', async () => {
+    const [fine, left, kept, broken] = [caches('off'), caches('off'), caches('keep'), caches('off')];
+    await fine.watch(['vda1']);
+    await left.watch(['nvme0n1p2']);
+    await kept.watch(['nvme0n1p2']);
+    const path = 'sys/devices/pci/block/sdb/queue/write_cache';
+    rmSync(join(root, path));
+    mkdirSync(join(root, path));
+    await broken.watch(['sdb']);
+    expect([fine, left, kept, broken].map(({ mustFlush }) => mustFlush)).to.deep.equal([false, true, false, true]);
+  });
+
   it('a device that has gone, or says nothing of a cache, is no error', async () => {
     const some = caches('off');
     disk('loop0', {});
