@@ -1,18 +1,28 @@
 /**
  * `npm test`: everything: static checks, unit, integration in the lab, the Helm chart, csi-sanity. The last two need
  * programs that are built from Go once; that goes on beside the first ones, with what they leave of the processors.
- * A failed stage does not stop the later ones. Ends with `N passed, N failed, N skipped`.
+ * A failed stage does not stop the later ones. Ends with what failed, and why, and with `N passed, N failed, N skipped`.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
+interface Failure {
+  readonly name: string;
+  readonly reason: string;
+}
+
 interface Counts {
   passed: number;
   failed: number;
   skipped: number;
+  /** May be fewer than `failed`: a command that ended before it could count has told more than its counts file. */
+  failures: readonly Failure[];
 }
+
+/** Of a failure's reason so much is said again at the end, in lines: where the output is long or is cut. */
+const REASON_LINES = 25;
 
 interface Stage {
   readonly name: string;
@@ -65,16 +75,21 @@ async function run(stage: Stage): Promise<Counts> {
     child.once('exit', (exitCode) => resolve(exitCode ?? 1));
   });
   running = undefined;
-  if (stage.kind === 'check') return { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, skipped: 0 };
+  const itself = (reason: string): Failure[] => [{ name: stage.command.join(' '), reason }];
+  if (stage.kind === 'check') {
+    const failures = code === 0 ? [] : itself(`ended with ${code}; what it said is above, under "=== ${stage.name}"`);
+    return { passed: code === 0 ? 1 : 0, failed: failures.length, skipped: 0, failures };
+  }
   let counts: Counts;
   try {
     counts = JSON.parse(readFileSync(countsFile, 'utf8')) as Counts;
   } catch {
     // It ended before it could count: that is a failure, whatever its exit code says.
-    return { passed: 0, failed: 1, skipped: 0 };
+    return { passed: 0, failed: 1, skipped: 0, failures: itself(`ended with ${code} before it could count`) };
   }
-  if (code !== 0 && counts.failed === 0) counts.failed = 1;
-  if (counts.passed + counts.failed === 0) counts.failed = 1;
+  if (counts.failed > 0) return counts;
+  if (code !== 0) return { ...counts, failed: 1, failures: itself(`ended with ${code} though no test failed`) };
+  if (counts.passed === 0) return { ...counts, failed: 1, failures: itself('no test ran') };
   return counts;
 }
 
@@ -99,7 +114,8 @@ function buildAhead(): () => void {
   return () => child.stdin?.destroy();
 }
 
-const total: Counts = { passed: 0, failed: 0, skipped: 0 };
+const total = { passed: 0, failed: 0, skipped: 0 };
+const failures: string[] = [];
 const summary: string[] = [];
 const unknown = only.filter((name) => !STAGES.some((stage) => stage.name === name));
 if (unknown.length > 0) {
@@ -116,6 +132,12 @@ for (const stage of STAGES) {
   total.passed += counts.passed;
   total.failed += counts.failed;
   total.skipped += counts.skipped;
+  failures.push(
+    ...counts.failures.map(({ name, reason }) => {
+      const lines = reason.trim().split('\n').slice(0, REASON_LINES);
+      return `${stage.name}: ${name}\n    ${lines.join('\n    ')}`;
+    }),
+  );
   summary.push(
     `${stage.name.padEnd(12)} ${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped  (${((performance.now() - begin) / 1000).toFixed(0)} s)`,
   );
@@ -123,6 +145,7 @@ for (const stage of STAGES) {
 endBuilding();
 rmSync(scratch, { recursive: true, force: true });
 console.log(`\n=== summary\n${summary.join('\n')}`);
+if (failures.length > 0) console.log(`\n=== failures\n${failures.join('\n')}\n`);
 if (interrupted) console.log('interrupted: the stages not listed did not run');
 console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
 process.exit(total.failed > 0 || interrupted ? 1 : 0);

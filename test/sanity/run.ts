@@ -116,6 +116,7 @@ function print(combination: Combination, specs: readonly Spec[], seconds: number
 }
 
 const counts = { passed: 0, failed: 0, skipped: 0 };
+const failures: { name: string; reason: string }[] = [];
 const scratch = await mkdtemp(path.join(tmpdir(), 'csi-sanity-'));
 let target: Target | undefined;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -138,15 +139,19 @@ try {
     const specs = await runCombination(program, combination, target, scratch);
     print(combination, specs, (performance.now() - begin) / 1000);
     for (const { outcome } of specs) counts[outcome] += 1;
+    const failed = specs.filter(({ outcome }) => outcome === 'failed');
+    failures.push(...failed.map(({ name, reason }) => ({ name: `${combination.name}: ${name}`, reason })));
   }
 } catch (error) {
-  console.error(error instanceof Error ? (error.stack ?? error.message) : error);
+  const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  console.error(reason);
   counts.failed += 1;
+  failures.push({ name: 'csi-sanity in the lab', reason });
 } finally {
   await target?.stop();
   await rm(scratch, { recursive: true, force: true });
 }
 const countsFile = process.env['TEST_COUNTS_FILE'];
-if (countsFile !== undefined) await writeFile(countsFile, JSON.stringify(counts));
+if (countsFile !== undefined) await writeFile(countsFile, JSON.stringify({ ...counts, failures }));
 console.log(`\n${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
 process.exit(counts.failed > 0 || counts.passed === 0 ? 1 : 0);
