@@ -58,8 +58,8 @@ describe('lab', function () {
     });
 
     it('keeps the right time', async () => {
-      const { stdout } = await node.exec('date +%s.%N');
-      expect(Number(stdout) * 1000).to.be.closeTo(Date.now(), 1500);
+      const [before, { stdout }, after] = [Date.now(), await node.exec('date +%s.%N'), Date.now()];
+      expect(Number(stdout) * 1000).to.be.within(before - 1000, after + 1000);
     });
 
     it('makes other random numbers in each life', async () => {
@@ -127,7 +127,7 @@ describe('lab', function () {
 
     it('pulls the data cable and leaves ssh alone', async () => {
       const ping = (): Promise<{ exitCode: number }> => node.exec(`ping -c1 -W1 ${storage.address}`, { check: false });
-      expect((await ping()).exitCode).to.equal(0);
+      await node.waitFor(`ping -c1 -W1 ${storage.address}`);
       await node.linkDown();
       expect((await ping()).exitCode).to.equal(1);
       expect((await node.exec('cat /sys/class/net/data0/carrier')).stdout).to.equal('0');
@@ -141,7 +141,8 @@ describe('lab', function () {
       await node.netem('delay 300ms');
       expect(await rtt()).to.be.greaterThan(300);
       await node.netem(undefined);
-      expect(await rtt()).to.be.lessThan(300);
+      // Other work may delay one of them as much.
+      expect(Math.min(await rtt(), await rtt(), await rtt())).to.be.lessThan(300);
     });
 
     it('freezes and thaws', async () => {
@@ -344,7 +345,7 @@ async function firstBytes(file: string, offsets: number[]): Promise<string[]> {
   );
 }
 
-async function until(condition: () => Promise<boolean>, timeoutMs = 10_000): Promise<void> {
+async function until(condition: () => Promise<boolean>, timeoutMs = 60_000): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   while (!(await condition())) {
     if (performance.now() > deadline) throw new Error(`not true within ${timeoutMs} ms: ${condition}`);

@@ -55,8 +55,11 @@ export async function readState(name: string): Promise<LabState> {
   return JSON.parse(text) as LabState;
 }
 
+/** Asks for a lab's lock: shared, so that those who ask are not taken for a keeper by one another. */
+const PROBE = ['--shared', '--nonblock'];
+
 async function isUp(name: string): Promise<boolean> {
-  const probe = await execa('flock', ['--nonblock', labLock(name), 'true'], { reject: false });
+  const probe = await execa('flock', [...PROBE, labLock(name), 'true'], { reject: false });
   return probe.exitCode !== 0;
 }
 
@@ -88,7 +91,8 @@ export async function sweep(): Promise<void> {
 export function sweepingScript(name: string): string {
   const folders = [labFolder(name), labSocketFolder(name)].map(shellQuote).join(' ');
   const lock = shellQuote(labLock(name));
-  const remove = `flock --nonblock ${lock} rm -rf ${folders} ${lock}`;
+  // The lab's lock is not held meanwhile, for the lab would seem to be up: as long as nobody else sweeps, none is made.
+  const remove = `flock ${PROBE.join(' ')} ${lock} true && rm -rf ${folders} ${lock}`;
   return `flock ${shellQuote(sweepLock())} sh -c ${shellQuote(remove)}`;
 }
 
