@@ -5,14 +5,17 @@
  * gone (measured: an fsync that was under way at the cut was acknowledged minutes later, and its block was zeros on 4 of
  * 20 volumes). LIO has no way to make iblock write through (REQ_FUA is dropped by a queue without a cache, and a queue
  * with one is shown to the initiator as such), and an initiator passes over the unit attention after a power-on. So what
- * the target acknowledges must be durable by itself: the disk's own cache is turned off, where the kernel has the switch.
+ * the target acknowledges must be durable by itself: the disk's own cache is turned off, where there is a switch.
  */
+import type { Commands } from '../system/commands.ts';
 import { log } from '../system/context.ts';
 import type { Files } from '../system/files.ts';
 import { step } from '../system/step.ts';
 import { absentAs } from './block-devices.ts';
+import { NvmeCaches, whyNvmeFailed } from './nvme-cache.ts';
 
 export interface DiskCachesOptions {
+  readonly commands: Commands;
   readonly files: Files;
   /** Prefix under which the host's files are seen; '' when this process is in the host's mount namespace. */
   readonly hostRoot: string;
@@ -26,15 +29,18 @@ const THROUGH = 'write through';
 
 export class DiskCaches {
   readonly #options: DiskCachesOptions;
+  readonly #nvme: NvmeCaches;
   #devices: readonly string[] = [];
   #volatile: readonly string[] = [];
   /** False also when the last look failed: then nothing is known of them. */
   #isKnown = false;
   /** That it is not told again at each look. */
   #told = '';
+  #nvmeTold = '';
 
   constructor(options: DiskCachesOptions) {
     this.#options = options;
+    this.#nvme = new NvmeCaches(options);
   }
 
   /** Kernel names of the disks whose cache was volatile at the last look, and stayed so. */
@@ -59,9 +65,7 @@ export class DiskCaches {
       const disks = new Set((await Promise.all(this.#devices.map((name) => this.#disksBelow(name)))).flat());
       const left: string[] = [];
       for (const disk of [...disks].sort()) {
-        if (!(await this.#isVolatile(disk))) continue;
-        if (this.#options.policy === 'off' && (await this.#turnOff(disk))) continue;
-        left.push(disk);
+        if (await this.#staysVolatile(disk)) left.push(disk);
       }
       this.#volatile = left;
       this.#isKnown = true;
@@ -83,6 +87,14 @@ export class DiskCaches {
     return whole === undefined ? [] : await this.#disksBelow(whole);
   }
 
+  /** Whatever could be done. */
+  async #staysVolatile(disk: string): Promise<boolean> {
+    if (!(await this.#isVolatile(disk))) return false;
+    const controllers = await this.#nvme.controllersOf(disk);
+    if (controllers.length > 0) return !(await this.#isOffNvme(disk, controllers));
+    return this.#options.policy === 'keep' || !(await this.#turnOff(disk));
+  }
+
   async #isVolatile(disk: string): Promise<boolean> {
     const text = await absentAs('', this.#options.files.readText(`${this.#block(disk)}/queue/write_cache`));
     return text.trim() === VOLATILE;
@@ -98,16 +110,31 @@ export class DiskCaches {
         continue;
       }
       if (await this.#isVolatile(disk)) continue;
-      log().info(
-        { disk },
-        'the volatile write cache of a disk is turned off: a power cut would take what nodes were told is written',
-      );
+      tellOff(disk);
       return true;
     }
     return false;
   }
 
-  /** virtio_blk has the switch at the disk, sd (SAS, SATA) at the SCSI device; NVMe has none in sysfs. */
+  /** Turned off now, or before: the queue goes on saying that it is volatile, so the controller is asked each time. */
+  async #isOffNvme(disk: string, controllers: readonly string[]): Promise<boolean> {
+    try {
+      if (await this.#nvme.isOff(controllers)) return true;
+      if (this.#options.policy === 'keep') return false;
+      await this.#nvme.turnOff(controllers);
+      if (!(await this.#nvme.isOff(controllers))) return false;
+      tellOff(disk);
+      return true;
+    } catch (error) {
+      const told = `${disk}: ${whyNvmeFailed(error)}`;
+      if (this.#nvmeTold !== told)
+        log().warn({ err: error, disk }, `no answer about the volatile write cache of ${told}`);
+      this.#nvmeTold = told;
+      return false;
+    }
+  }
+
+  /** virtio_blk has the switch at the disk, sd (SAS, SATA) at the SCSI device. */
   async #switches(disk: string): Promise<string[]> {
     const { files } = this.#options;
     const own = `${this.#block(disk)}/cache_type`;
@@ -128,7 +155,7 @@ export class DiskCaches {
     else {
       log().warn(
         disks,
-        'the volatile write cache of these disks cannot be turned off from here: a power cut of this host loses what nodes were told is written; turn it off (hdparm -W0, nvme set-feature -f 6 -v 0), or, when it outlasts a power cut, say so by --disk-write-cache keep',
+        'the volatile write cache of these disks cannot be turned off from here: a power cut of this host loses what nodes were told is written; turn it off (hdparm -W0; of NVMe the package nvme-cli is needed), or, when it outlasts a power cut, say so by --disk-write-cache keep',
       );
     }
   }
@@ -136,4 +163,11 @@ export class DiskCaches {
   #block(name: string): string {
     return `${this.#options.hostRoot}/sys/class/block/${name}`;
   }
+}
+
+function tellOff(disk: string): void {
+  log().info(
+    { disk },
+    'the volatile write cache of a disk is turned off: a power cut would take what nodes were told is written',
+  );
 }

@@ -124,7 +124,7 @@ export const METRICS = {
   volatileCaches: {
     name: 'lvm_iscsi_csi_disks_with_volatile_cache',
     type: 'gauge',
-    help: 'Disks below the volume group whose write cache a power cut empties, as far as the kernel knows: above 0 an fsync that was under way then may be acknowledged and lost.',
+    help: 'Disks below the volume group whose write cache a power cut empties, as far as the kernel and the disk tell: above 0 an fsync that was under way then may be acknowledged and lost.',
     labels: ['vg'],
     role: 'controller',
   },

@@ -43,7 +43,7 @@ export function storageHost(
   const maker = new FileSystemMaker({ commands, files, hostRoot });
   const isOurs = (lv: LogicalVolume) => ['volume', 'wipe'].includes(readLv(lv, controller.clusterId).kind);
   const onReport = (report: VgReport) => blankTrust.observe(report);
-  const diskCaches = new DiskCaches({ files, hostRoot, policy: controller.diskWriteCache });
+  const diskCaches = new DiskCaches({ commands, files, hostRoot, policy: controller.diskWriteCache });
   const onDevices = (names: readonly string[]) => diskCaches.watch(names);
   const mustFlush = () => diskCaches.mustFlush;
   const vgName = controller.volumeGroup;

@@ -5,7 +5,7 @@ import { LabError } from './errors.ts';
 import type { Keeper } from './keeper.ts';
 
 export interface DiskSpec {
-  /** Letters, digits and `-`, at most 20; the guest sees /dev/disk/by-id/virtio-NAME. */
+  /** Letters, digits and `-`, at most 20; in the guest a part of its /dev/disk/by-id name, see `Disk.device`. */
   readonly name: string;
   /** Default 20 GiB; the file is sparse. */
   readonly sizeBytes?: number;
@@ -13,7 +13,9 @@ export interface DiskSpec {
   readonly fill?: number;
   /** The disk answers flushes without heeding them: for the control run of a power-cut test, which must lose data. */
   readonly dropFlushes?: boolean;
-  /** Its volatile write cache cannot be turned off by the guest, as with NVMe disks. */
+  /** What the guest takes it for. Default virtio. */
+  readonly bus?: keyof typeof BUSES;
+  /** Its volatile write cache cannot be turned off by the guest; virtio only. */
   readonly fixedCache?: boolean;
   /**
    * Served from the file itself, without the cache that makes power cuts real: zeros and discards of gigabytes take no
@@ -21,6 +23,13 @@ export interface DiskSpec {
    */
   readonly direct?: boolean;
 }
+
+/** How udev calls such a disk, and QEMU what it is plugged in with. */
+const BUSES = {
+  virtio: { link: 'virtio-', controller: undefined, device: 'virtio-blk-pci' },
+  scsi: { link: 'scsi-0QEMU_QEMU_HARDDISK_', controller: 'virtio-scsi-pci', device: 'scsi-hd' },
+  nvme: { link: 'nvme-QEMU_NVMe_Ctrl_', controller: undefined, device: 'nvme' },
+} as const;
 
 const DEFAULT_SIZE_BYTES = 20 * 2 ** 30;
 const READY_TIMEOUT_MS = 30_000;
@@ -55,7 +64,7 @@ export class Disk {
 
   /** the path in the guest */
   get device(): string {
-    return `/dev/disk/by-id/virtio-${this.spec.name}`;
+    return `/dev/disk/by-id/${BUSES[this.spec.bus ?? 'virtio'].link}${this.spec.name}`;
   }
 
   get socket(): string {
@@ -133,22 +142,27 @@ export class Disk {
 
   /** QMP commands that plug it into the port with this number, from 1. */
   plugCommands(port: number): Array<{ command: string; args: object }> {
-    const { name } = this.spec;
+    const { name, bus = 'virtio', fixedCache = false } = this.spec;
+    const { controller, device } = BUSES[bus];
+    const id = `controller-${name}`;
     return [
       {
         command: 'blockdev-add',
         args: { driver: 'nbd', 'node-name': name, server: { type: 'unix', path: this.socket }, discard: 'unmap' },
       },
+      ...(controller === undefined
+        ? []
+        : [{ command: 'device_add', args: { driver: controller, id, bus: `port${port}` } }]),
       {
         command: 'device_add',
         args: {
-          driver: 'virtio-blk-pci',
+          driver: device,
           id: `disk-${name}`,
-          bus: `port${port}`,
+          bus: controller === undefined ? `port${port}` : `${id}.0`,
           drive: name,
           serial: name,
           'write-cache': 'on',
-          'config-wce': this.spec.fixedCache === true ? 'off' : 'on',
+          ...(bus === 'virtio' ? { 'config-wce': !fixedCache } : {}),
         },
       },
     ];

@@ -21,6 +21,7 @@ export const PACKAGES: readonly string[] = [
   'xfsprogs',
   'e2fsprogs',
   'cryptsetup-bin',
+  'nvme-cli',
   'kmod',
   'iproute2',
   'iputils-ping',
