@@ -74,8 +74,13 @@ export async function installDriver(): Promise<void> {
 export async function driverReady(timeoutMs = 600_000): Promise<void> {
   const { driver, cluster } = bench();
   const explain = async (): Promise<string> => {
-    const { stdout } = await cluster.kubectl(['describe', 'pods', '--namespace', DRIVER_NAMESPACE]);
-    return stdout;
+    const of = async (...args: string[]) => (await cluster.kubectl([...args, '--namespace', DRIVER_NAMESPACE])).stdout;
+    const logs = ['logs', '--container=driver', '--tail=50', '--prefix', '--ignore-errors'];
+    return [
+      await of('describe', 'pods'),
+      await of(...logs, '--selector=app.kubernetes.io/component=controller'),
+      await of(...logs, '--selector=app.kubernetes.io/component=node'),
+    ].join('\n');
   };
   const namespace = DRIVER_NAMESPACE;
   await driver.waitFor(
@@ -132,9 +137,14 @@ export function useCluster(options: { readonly install?: boolean } = {}): void {
     this.timeout(START_TIMEOUT_MS);
     shared ??= await start();
     if (options.install === false) return;
-    const { exitCode } = await shared.cluster.helm(['status', RELEASE, '--namespace', DRIVER_NAMESPACE]);
-    if (exitCode !== 0) await installDriver();
-    else await driverReady();
+    try {
+      const { exitCode } = await shared.cluster.helm(['status', RELEASE, '--namespace', DRIVER_NAMESPACE]);
+      if (exitCode !== 0) await installDriver();
+      else await driverReady();
+    } catch (error) {
+      await keepLogs('install the driver');
+      throw error;
+    }
   });
 
   beforeEach('a namespace', async function () {
