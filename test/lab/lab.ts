@@ -37,6 +37,8 @@ export interface MachineOptions {
   readonly cpus?: number;
   /** Disks beside the root disk; the storage host has one named `vg` by default, a node none. */
   readonly disks?: readonly DiskSpec[];
+  /** Further words of the kernel's command line, as `selinux=1`. */
+  readonly kernelArguments?: readonly string[];
   /** Part of the saved state. */
   readonly preparation?: Preparation;
 }
@@ -192,6 +194,7 @@ function machineSpecs(options: LabOptions, accelerator: Hardware['accelerator'])
       memoryMib: machine.memoryMib ?? DEFAULT_MEMORY_MIB,
       cpus: machine.cpus ?? 1,
       accelerator,
+      ...(machine.kernelArguments === undefined ? {} : { kernelArguments: machine.kernelArguments }),
     },
     disks: machine.disks ?? disks,
     preparation: machine.preparation,

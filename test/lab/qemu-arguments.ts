@@ -10,6 +10,8 @@ export interface Hardware {
   readonly memoryMib: number;
   readonly cpus: number;
   readonly accelerator: Accelerator;
+  /** Further words of the kernel's command line. */
+  readonly kernelArguments?: readonly string[];
 }
 
 export interface MachineFiles {
@@ -60,7 +62,7 @@ export function qemuArguments(hardware: Hardware, files: MachineFiles, start: St
     ]),
     ['-kernel', files.kernel],
     ['-initrd', files.initrd],
-    ['-append', kernelLine(slot)],
+    ['-append', [kernelLine(slot), ...(hardware.kernelArguments ?? [])].join(' ')],
     start.kind === 'restore' ? ['-incoming', `exec:cat ${shellQuote(start.stateFile)}`] : [],
   ];
   return args.flat();
