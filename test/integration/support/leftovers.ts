@@ -18,7 +18,8 @@ list scope systemctl list-units --all --plain --no-legend 'lvm-iscsi-csi-*.scope
 [ -e /run/lock/iscsi/lock.write ] && ! pgrep -x iscsiadm >/dev/null && echo "database lock: /run/lock/iscsi/lock.write"
 for s in /sys/class/iscsi_session/session*; do [ -e "$s" ] && echo "session: $(cat $s/targetname)"; done
 for d in /etc/iscsi/nodes /var/lib/iscsi/nodes; do [ -d "$d" ] && list 'node record' find $d -ignore_readdir_race -mindepth 1 -maxdepth 1; done
-for d in /sys/block/sd*; do [ -e "$d" ] && echo "device: $d"; done
+# The lab's own SCSI disk says QEMU.
+for d in /sys/block/sd*; do [ -e "$d" ] && ! grep -q QEMU "$d/device/vendor" && echo "device: $d"; done
 grep -E ' /var/lib/kubelet/| /dev/sd| /var/lib/lvm-iscsi-csi' /proc/self/mountinfo | awk '{print "mount: " $5 " " $10}'
 [ -d /var/lib/lvm-iscsi-csi ] && list 'state file' find /var/lib/lvm-iscsi-csi -ignore_readdir_race -type f ! -path '*/boot*'
 [ -d /var/lib/kubelet/pods ] && list 'target path' find /var/lib/kubelet/pods -ignore_readdir_race -name mount
