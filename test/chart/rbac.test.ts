@@ -60,10 +60,13 @@ describe('RBAC of the chart', () => {
 
   it('leaves out what is switched off', async () => {
     expect(defaults.manifests.filter((each) => each.metadata.name.includes('snapshotter'))).to.deep.equal([]);
-    const rendered = await render({ storageCapacity: false });
+    const rendered = await render({ storageCapacity: false, seLinuxMount: false });
     expect(ofRole(rendered, 'provisioner')).to.not.have.any.keys('nodes', 'storage.k8s.io/csinodes');
     expect(rendered.ofKind('Role')).to.deep.equal([]);
-    expect(rendered.one('CSIDriver', 'lvm-iscsi-csi.github.io').spec).to.include({ storageCapacity: false });
+    expect(rendered.one('CSIDriver', 'lvm-iscsi-csi.github.io').spec).to.include({
+      storageCapacity: false,
+      seLinuxMount: false,
+    });
     expect(rendered.container('controller', 'provisioner').args).to.not.include('--enable-capacity');
   });
 

@@ -65,6 +65,7 @@ describe('values of the chart', () => {
     [{ driverName: 'Not_A_Name' }, '/driverName'],
     [{ kubeletDir: 'var/lib/kubelet' }, '/kubeletDir'],
     [{ storageCapacity: 'yes' }, '/storageCapacity'],
+    [{ seLinuxMount: 'yes' }, '/seLinuxMount'],
     [{ metrics: { address: '10.0.0.1' } }, '/metrics/address'],
     [{ developmentMode: { size: '10G' } }, '/developmentMode/size'],
     [{ chapSecretNamespaces: 'default' }, '/chapSecretNamespaces'],

@@ -9,7 +9,12 @@ describe('a volume in Kubernetes', () => {
   it('helm install makes everything that a cluster wants to know', async () => {
     const { kube, driver, workers, storage } = bench();
     const csiDriver = await kube.storage.readCSIDriver({ name: DRIVER });
-    expect(csiDriver.spec).to.include({ attachRequired: true, fsGroupPolicy: 'File', storageCapacity: true });
+    expect(csiDriver.spec).to.include({
+      attachRequired: true,
+      fsGroupPolicy: 'File',
+      storageCapacity: true,
+      seLinuxMount: true,
+    });
     for (const { name } of [storage, ...workers]) {
       const node = await kube.waitFor(`CSINode of ${name} with our driver`, async () => {
         const { spec } = await kube.storage.readCSINode({ name });
