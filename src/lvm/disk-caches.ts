@@ -36,7 +36,8 @@ export class DiskCaches {
   #isKnown = false;
   /** That it is not told again at each look. */
   #told = '';
-  #nvmeTold = '';
+  /** Likewise, for each disk. */
+  readonly #nvmeTold = new Map<string, string>();
 
   constructor(options: DiskCachesOptions) {
     this.#options = options;
@@ -126,10 +127,10 @@ export class DiskCaches {
       tellOff(disk);
       return true;
     } catch (error) {
-      const told = `${disk}: ${whyNvmeFailed(error)}`;
-      if (this.#nvmeTold !== told)
-        log().warn({ err: error, disk }, `no answer about the volatile write cache of ${told}`);
-      this.#nvmeTold = told;
+      const why = whyNvmeFailed(error);
+      if (this.#nvmeTold.get(disk) !== why)
+        log().warn({ err: error, disk }, `no answer about the volatile write cache of ${disk}: ${why}`);
+      this.#nvmeTold.set(disk, why);
       return false;
     }
   }

@@ -7,6 +7,7 @@ import { DiskCaches } from '../../../src/lvm/disk-caches.ts';
 import { BlockingFiles } from '../../../src/system/blocking-files.ts';
 import { CommandError, type CommandRequest, type Commands } from '../../../src/system/commands.ts';
 import type { Files } from '../../../src/system/files.ts';
+import { captureLog } from './captured-log.ts';
 
 describe('lvm/disk-caches', () => {
   let root: string;
@@ -190,6 +191,19 @@ describe('lvm/disk-caches', () => {
       stubbornController = '/dev/nvme0';
       await some.look();
       expect([some.volatile, some.mustFlush]).to.deep.equal([['nvme0n1'], true]);
+    });
+
+    it('is told once for each disk that nvme-cli is missing, not at each look', async () => {
+      const captured = captureLog();
+      try {
+        const some = caches('off');
+        await some.watch(['nvme0n1', 'nvme1n1']);
+        await some.look();
+        const told = captured.lines().filter(({ msg }) => String(msg).includes('install the package nvme-cli'));
+        expect(told.map(({ disk }) => disk)).to.deep.equal(['nvme0n1', 'nvme1n1']);
+      } finally {
+        captured.restore();
+      }
     });
 
     it('is asked and not touched when it is to be kept', async () => {
