@@ -5,7 +5,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
-import { buildOnce, cacheFolder, contentHash, touchAndPrune } from '../lab/cache.ts';
+import { buildOnce, cacheFolder, contentHash, exists, touchAndPrune } from '../lab/cache.ts';
 import { LabError } from '../lab/errors.ts';
 import type { Progress } from '../lab/progress.ts';
 
@@ -78,20 +78,37 @@ export async function ensureClusterPrograms(progress: Progress): Promise<Program
   return { folders: folders as Programs['folders'] };
 }
 
+/** @returns names of the modules that `ensureClusterPrograms` would have to build */
+export async function missingPrograms(): Promise<string[]> {
+  const go = await goVersion();
+  const missing: string[] = [];
+  for (const module of Object.values(MODULES)) {
+    if (!(await exists(await moduleFolder(module, go)))) missing.push(module.name);
+  }
+  return missing;
+}
+
 async function goVersion(): Promise<string> {
   const result = await execa('go', ['env', 'GOVERSION'], { reject: false });
   if (result.exitCode !== 0) throw new LabError('the cluster needs Go 1.26 or newer in PATH: https://go.dev/dl');
   return result.stdout;
 }
 
+const sourceFolder = (module: Module): string => path.join(import.meta.dirname, 'go', module.name);
+
+/** where its programs are, once they are built */
+async function moduleFolder(module: Module, go: string): Promise<string> {
+  const hash = contentHash({ module: { ...module, duration: '' }, go, files: await sources(sourceFolder(module)) });
+  return path.join(cacheFolder(), 'programs', `${module.name}-${hash}`);
+}
+
 async function ensureModule(module: Module, go: string, progress: Progress): Promise<string> {
-  const source = path.join(import.meta.dirname, 'go', module.name);
-  const hash = contentHash({ module: { ...module, duration: '' }, go, files: await sources(source) });
-  const parent = path.join(cacheFolder(), 'programs');
   const folder = await buildOnce(
-    path.join(parent, `${module.name}-${hash}`),
+    await moduleFolder(module, go),
     (temporary) =>
-      progress.step(`building ${module.name} (once, about ${module.duration})`, () => build(module, source, temporary)),
+      progress.step(`building ${module.name} (once, about ${module.duration})`, () =>
+        build(module, sourceFolder(module), temporary),
+      ),
     () => progress.line(`waiting for another process that builds ${module.name}`),
   );
   await touchAndPrune(folder);

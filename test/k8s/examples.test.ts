@@ -2,8 +2,11 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { KubernetesObject } from '@kubernetes/client-node';
+import { expect } from 'chai';
 import { parseAllDocuments } from 'yaml';
-import { bench, useCluster } from './support/bench.ts';
+import { bench, HELM_INSTALL, helmRelease, useCluster } from './support/bench.ts';
+import { Kube } from './support/kube.ts';
+import { pod } from './support/manifests.ts';
 
 const FOLDER = path.join(import.meta.dirname, '../../deploy/examples');
 
@@ -47,7 +50,41 @@ describe('deploy/examples', () => {
       async () => (await kube.claim('lvm-iscsi-growing')).status?.capacity?.['storage'] === '2Gi',
     );
   });
+
+  describe('chap.yaml', () => {
+    const file = path.join(FOLDER, 'chap.yaml');
+    // The secret's namespace stands in the class: the file is for this one.
+    const inDefault = async (): Promise<Kube> => new Kube(await bench().cluster.reachableKubeconfig(), 'default');
+
+    afterEach('its objects are gone', async () => {
+      const kube = await inDefault();
+      await kube.deletePods(['user']);
+      await kubectl('delete', '--ignore-not-found', '--filename', file);
+      await kube.waitFor('its volume is gone', async () => {
+        const { items } = await kube.core.listPersistentVolume();
+        return items.length === 0;
+      });
+      await helmRelease(...HELM_INSTALL, '--reset-values');
+    });
+
+    it('the user that the secret names is the one that the target asks for', async () => {
+      const kube = await inDefault();
+      await helmRelease(...HELM_INSTALL, '--set', 'chapSecretNamespaces={default}');
+      await kubectl('apply', '--filename', file);
+      await kube.apply(pod('user', 'lvm-iscsi-chap'));
+      await kube.podReady('user');
+      const { stdout } = await bench().storage.exec(
+        'cat /sys/kernel/config/target/iscsi/*:volume-*/tpgt_1/acls/*/auth/userid',
+      );
+      expect(stdout.trim()).to.equal('change-this-user');
+    });
+  });
 });
+
+async function kubectl(...args: string[]): Promise<void> {
+  const { exitCode, stderr } = await bench().cluster.kubectl(args);
+  if (exitCode !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr}`);
+}
 
 async function read(file: string): Promise<KubernetesObject[]> {
   const text = await readFile(path.join(FOLDER, file), 'utf8');

@@ -1,6 +1,6 @@
 // A stand-in for the livenessprobe sidecar, whose module no Go module proxy serves (its path lacks the /v2 of its
 // versions). It takes the flags that the chart gives, and does what they say: GET /healthz asks the driver's Probe, and
-// anything but "ready" is an error 500.
+// anything but "ready" is an error 500; until the driver has told its name once, nobody answers at all.
 package main
 
 import (
@@ -20,6 +20,14 @@ func main() {
 	endpoint := flag.String("http-endpoint", "", "where /healthz listens, as 127.0.0.1:9808")
 	timeout := flag.Duration("probe-timeout", 3*time.Second, "for one Probe")
 	flag.Parse()
+	conn, err := connection.ConnectWithoutMetrics(context.Background(), *address, connection.WithTimeout(0))
+	if err != nil {
+		klog.Fatal(err)
+	}
+	if _, err := rpc.GetDriverName(context.Background(), conn); err != nil {
+		klog.Fatalf("GetPluginInfo: %s", err)
+	}
+	conn.Close()
 	http.HandleFunc("/healthz", func(response http.ResponseWriter, request *http.Request) {
 		if err := probe(request.Context(), *address, *timeout); err != "" {
 			klog.Warningf("not ready: %s", err)

@@ -1,7 +1,8 @@
 // A stand-in for the node-driver-registrar sidecar, whose module no Go module proxy serves (its path lacks the /v2 of its
 // versions). It takes the flags that the chart gives, and speaks kubelet's own plugin registration API: kubelet finds the
 // socket, asks GetInfo, registers the driver by its NodeGetInfo, and says how that went. A refusal ends the program with
-// kubelet's words, as it ends the original.
+// kubelet's words, as it ends the original; at its own end it takes its socket away, as the original does, and kubelet
+// then takes the driver for gone.
 package main
 
 import (
@@ -10,7 +11,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/kubernetes-csi/csi-lib-utils/connection"
@@ -86,6 +89,15 @@ func main() {
 	if *health != "" {
 		go func() { klog.Fatal(http.ListenAndServe(*health, nil)) }()
 	}
+	terminated := make(chan os.Signal, 1)
+	signal.Notify(terminated, syscall.SIGTERM)
+	go func() {
+		<-terminated
+		if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
+			klog.Fatal(err)
+		}
+		os.Exit(0)
+	}()
 	grpcServer := grpc.NewServer()
 	registration.RegisterRegistrationServer(grpcServer, server{name: name, endpoint: *endpoint})
 	klog.Fatal(grpcServer.Serve(listener))
