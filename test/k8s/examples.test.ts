@@ -4,7 +4,7 @@ import path from 'node:path';
 import type { KubernetesObject } from '@kubernetes/client-node';
 import { expect } from 'chai';
 import { parseAllDocuments } from 'yaml';
-import { bench, HELM_INSTALL, helmRelease, useCluster } from './support/bench.ts';
+import { bench, HELM_INSTALL, helmRelease, kubectl, useCluster } from './support/bench.ts';
 import { Kube } from './support/kube.ts';
 import { pod } from './support/manifests.ts';
 
@@ -80,11 +80,6 @@ describe('deploy/examples', () => {
     });
   });
 });
-
-async function kubectl(...args: string[]): Promise<void> {
-  const { exitCode, stderr } = await bench().cluster.kubectl(args);
-  if (exitCode !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr}`);
-}
 
 async function read(file: string): Promise<KubernetesObject[]> {
   const text = await readFile(path.join(FOLDER, file), 'utf8');

@@ -1,4 +1,5 @@
 /** The driver is upgraded, taken away and put back under volumes that are in use. */
+import path from 'node:path';
 import { expect } from 'chai';
 import {
   bench,
@@ -7,11 +8,14 @@ import {
   HELM_INSTALL,
   helmRelease,
   installDriver,
+  kubectl,
   RELEASE,
   useCluster,
 } from './support/bench.ts';
 import { CHART_CLASS, claim, DATA, pod } from './support/manifests.ts';
 import { expectLines, expectNoRestart, writerPod, writesOn } from './support/writer.ts';
+
+const MANIFESTS = path.join(import.meta.dirname, '../../deploy/kubernetes');
 
 describe('upgrade, rollback, uninstall', () => {
   useCluster();
@@ -71,6 +75,24 @@ describe('upgrade, rollback, uninstall', () => {
     await kube.podReady('reader');
     expect(await kube.exec('reader', `cat ${DATA}/file`)).to.equal('survives');
     expect((await kube.claim('data')).spec?.storageClassName).to.equal(CHART_CLASS);
+  });
+
+  it('the plain manifests, as they are, install what helm installs', async () => {
+    const { kube } = bench();
+    await helmRelease('uninstall', RELEASE, '--namespace', DRIVER_NAMESPACE, '--wait');
+    await kubectl('apply', '--kustomize', MANIFESTS);
+    try {
+      await driverReady();
+      await kube.apply(claim('data', { size: '64Mi' }), pod('user', 'data'));
+      await kube.podReady('user');
+      expect(await kube.exec('user', `echo there > ${DATA}/file && cat ${DATA}/file`)).to.equal('there');
+      await kube.deletePods(['user']);
+      await kube.delete(claim('data'));
+      await kube.waitFor('its volume is gone', async () => (await kube.core.listPersistentVolume()).items.length === 0);
+    } finally {
+      await kubectl('delete', '--ignore-not-found', '--kustomize', MANIFESTS);
+      await installDriver();
+    }
   });
 });
 

@@ -45,6 +45,13 @@ export async function helmRelease(...args: readonly string[]): Promise<CommandRe
   return result;
 }
 
+/** kubectl as an administrator. @returns what it printed @throws Error with its words when it fails */
+export async function kubectl(...args: readonly string[]): Promise<string> {
+  const { exitCode, stdout, stderr } = await bench().cluster.kubectl(args);
+  if (exitCode !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr}`);
+  return stdout;
+}
+
 /** Arguments of helm that install the chart, or bring an installed one to its state. */
 export const HELM_INSTALL: readonly string[] = [
   'upgrade',
@@ -58,14 +65,10 @@ export const HELM_INSTALL: readonly string[] = [
 /** Namespace, label and `helm install`, as the README has it; returns when every pod of the driver is ready. */
 export async function installDriver(): Promise<void> {
   const { cluster, storage } = bench();
-  const admin = async (...args: string[]): Promise<void> => {
-    const { exitCode, stderr } = await cluster.kubectl(args);
-    if (exitCode !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr}`);
-  };
   const { exitCode } = await cluster.kubectl(['get', 'namespace', DRIVER_NAMESPACE]);
-  if (exitCode !== 0) await admin('create', 'namespace', DRIVER_NAMESPACE);
-  await admin('label', '--overwrite', 'namespace', DRIVER_NAMESPACE, 'pod-security.kubernetes.io/enforce=privileged');
-  await admin('label', '--overwrite', 'node', storage.name, `${DRIVER}/storage-host=true`);
+  if (exitCode !== 0) await kubectl('create', 'namespace', DRIVER_NAMESPACE);
+  await kubectl('label', '--overwrite', 'namespace', DRIVER_NAMESPACE, 'pod-security.kubernetes.io/enforce=privileged');
+  await kubectl('label', '--overwrite', 'node', storage.name, `${DRIVER}/storage-host=true`);
   await helmRelease(...HELM_INSTALL);
   await driverReady();
 }
