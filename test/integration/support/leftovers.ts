@@ -44,8 +44,17 @@ for b in /sys/kernel/config/target/core/iblock_*/*; do [ -d "$b" ] && echo "back
 true
 `;
 
-/** What is left, one line each, with the host's name; [] when nothing. Wiping has up to `timeoutMs` to end. */
-export async function leftovers(deployment: Pick<Deployment, 'lab'>, timeoutMs = 120_000): Promise<string[]> {
+const NOTHING = /(?!)/;
+
+/**
+ * What is left, one line each, with the host's name; [] when nothing. Wiping has up to `timeoutMs` to end.
+ * @param expected lines, with the host's name, that are none of a test's
+ */
+export async function leftovers(
+  deployment: Pick<Deployment, 'lab'>,
+  expected: RegExp = NOTHING,
+  timeoutMs = 120_000,
+): Promise<string[]> {
   const { storage, machines } = deployment.lab;
   const deadline = performance.now() + timeoutMs;
   for (;;) {
@@ -56,7 +65,8 @@ export async function leftovers(deployment: Pick<Deployment, 'lab'>, timeoutMs =
         ...stdout
           .split('\n')
           .filter((line) => line !== '')
-          .map((line) => `${machine.name}: ${line}`),
+          .map((line) => `${machine.name}: ${line}`)
+          .filter((line) => !expected.test(line)),
       );
     }
     // Deleted volumes are wiped and removed in the background; everything else must be gone when the call answers.

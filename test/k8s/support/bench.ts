@@ -17,6 +17,8 @@ export const DRIVER = 'lvm-iscsi-csi.github.io';
 export const RELEASE = 'lvm-iscsi-csi';
 /** the driver's own */
 export const DRIVER_NAMESPACE = 'lvm-iscsi-csi';
+/** The driver's own pods have mounts under kubelet's folder too. */
+const OWN_MOUNTS = /mount: \/var\/lib\/kubelet\/pods\/.*\/kubernetes\.io~(projected|empty-dir)\//;
 const START_TIMEOUT_MS = 7_200_000;
 const CLEAN_TIMEOUT_MS = 600_000;
 
@@ -167,7 +169,7 @@ export function useCluster(options: { readonly install?: boolean } = {}): void {
     this.timeout(CLEAN_TIMEOUT_MS + 120_000);
     if (this.currentTest?.state === 'failed') await keepLogs(this.currentTest.fullTitle());
     await emptyNamespace();
-    const left = await leftInCluster();
+    const left = await leftovers(bench().cluster, OWN_MOUNTS);
     if (left.length === 0) return;
     await keepLogs(`left ${this.currentTest?.fullTitle() ?? ''}`);
     throw new Error(`left behind:\n${left.join('\n')}`);
@@ -199,14 +201,6 @@ async function emptyNamespace(): Promise<void> {
       timeoutMs: CLEAN_TIMEOUT_MS,
       explain: async () => (await bench().cluster.kubectl(['get', 'pods,pvc,pv,volumeattachments', '-A'])).stdout,
     },
-  );
-}
-
-async function leftInCluster(): Promise<string[]> {
-  const found = await leftovers(bench().cluster);
-  // The driver's own pods have mounts under kubelet's folder too.
-  return found.filter(
-    (line) => !/mount: \/var\/lib\/kubelet\/pods\/.*\/kubernetes\.io~(projected|empty-dir)\//.test(line),
   );
 }
 
