@@ -20,7 +20,8 @@ export interface HttpServer {
   close(): Promise<void>;
 }
 
-const READY_TIMEOUT_MS = 5_000;
+/** Longer than a role's own check may take (10 s), which then says what hangs. */
+const READY_TIMEOUT_MS = 12_000;
 
 /** @throws Error when the address cannot be listened on; the message names it */
 export async function startHttpServer(options: HttpOptions): Promise<HttpServer> {

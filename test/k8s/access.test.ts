@@ -45,6 +45,8 @@ describe('access to volumes in Kubernetes', () => {
         const { status } = await kube.core.readPersistentVolume({ name: volume.metadata?.name ?? '' });
         return status?.phase === 'Released';
       });
+      // Before that Kubernetes takes the attachment for the new object's, which has the same handle.
+      await kube.waitFor('it is detached', async () => (await kube.storage.listVolumeAttachment()).items.length === 0);
       // The object goes, the volume stays.
       await kube.core.deletePersistentVolume({ name: volume.metadata?.name ?? '' });
       await kube.apply(staticVolume('shared', handle, 'ReadOnlyMany', true));
