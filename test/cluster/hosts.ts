@@ -53,7 +53,9 @@ failSwapOn: false
 # Nothing here could be pulled again.
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
-evictionHard: {memory.available: 50Mi, nodefs.available: 2%}
+# Nothing is evicted: otherwise every container is measured every ten seconds.
+evictionHard: {memory.available: 0%}
+localStorageCapacityIsolation: false
 # Emulated processors: what takes seconds elsewhere takes minutes here.
 runtimeRequestTimeout: 10m
 serializeImagePulls: false
