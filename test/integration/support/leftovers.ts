@@ -58,17 +58,15 @@ export async function leftovers(
   const { storage, machines } = deployment.lab;
   const deadline = performance.now() + timeoutMs;
   for (;;) {
-    const found: string[] = [];
-    for (const machine of machines) {
-      const { stdout } = await machine.exec(machine === storage ? `${EVERYWHERE}${STORAGE}` : EVERYWHERE);
-      found.push(
-        ...stdout
-          .split('\n')
-          .filter((line) => line !== '')
-          .map((line) => `${machine.name}: ${line}`)
-          .filter((line) => !expected.test(line)),
-      );
-    }
+    const found = (
+      await Promise.all(
+        machines.map(async (machine) => {
+          const { stdout } = await machine.exec(machine === storage ? `${EVERYWHERE}${STORAGE}` : EVERYWHERE);
+          const lines = stdout.split('\n').filter((line) => line !== '');
+          return lines.map((line) => `${machine.name}: ${line}`).filter((line) => !expected.test(line));
+        }),
+      )
+    ).flat();
     // Deleted volumes are wiped and removed in the background; everything else must be gone when the call answers.
     const pending = found.filter((line) => line.includes('LV: _wipe-'));
     if (found.length === 0 || pending.length < found.length || performance.now() > deadline) return found;
