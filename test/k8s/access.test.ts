@@ -26,7 +26,7 @@ describe('access to volumes in Kubernetes', () => {
     await kube.apply(pod('second', 'data', { node: two.name }));
     await kube.event('Pod', 'second', /FailedAttachVolume: .*(Multi-Attach|already)/);
     await kube.deletePods(['first']);
-    await kube.podReady('second', 600_000);
+    await kube.podReady('second');
   });
 
   it('ReadOnlyMany: a volume that was filled before is read on both nodes at once, and written on neither', async () => {

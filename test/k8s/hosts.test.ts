@@ -17,7 +17,7 @@ describe('a host that lacks something', () => {
   useCluster();
 
   afterEach('the driver is ready', async function () {
-    this.timeout(900_000);
+    this.timeout(1_500_000);
     await driverReady();
   });
 
@@ -33,7 +33,7 @@ describe('a host that lacks something', () => {
       try {
         await driver.deletePods([before]);
         const name = await driver.waitFor('another pod', async () => (await pluginOf(component, machine)) || false);
-        await driver.event('Pod', name, new RegExp(`install the package ${packageName}`), 600_000);
+        await driver.event('Pod', name, new RegExp(`install the package ${packageName}`));
         const log = await driver.core.readNamespacedPodLog({ name, namespace: DRIVER_NAMESPACE, container: 'driver' });
         expect(log).to.contain(`install the package ${packageName}`);
         const { status } = await driver.pod(name);
@@ -51,7 +51,7 @@ describe('the development mode', () => {
   const file = '/var/tmp/development.img';
 
   after('the driver as it was', async function () {
-    this.timeout(900_000);
+    this.timeout(1_500_000);
     const { storage } = bench();
     await helmRelease('uninstall', RELEASE, '--namespace', DRIVER_NAMESPACE, '--wait');
     await storage.exec(`vgremove --yes ${group} && losetup -d $(losetup -n -O NAME -j ${file}) && rm ${file}

@@ -19,7 +19,7 @@ describe('a worker is lost', () => {
   useCluster();
 
   afterEach('both workers are back', async function () {
-    this.timeout(900_000);
+    this.timeout(1_500_000);
     const { workers, kube } = bench();
     for (const worker of workers) {
       await taint(worker, false);

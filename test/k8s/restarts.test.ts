@@ -71,7 +71,7 @@ describe('restarts and deletions around a pod that writes', () => {
     const line = await acknowledged(kube, 'writer');
     await kube.deletePods(['writer'], 0);
     await kube.apply(pod('reader', 'data', { node: two.name }));
-    await kube.podReady('reader', 600_000);
+    await kube.podReady('reader');
     await expectLines(kube, 'reader', line);
     expect(await kube.exec('reader', `touch ${DATA}/writable && echo yes`)).to.equal('yes');
   });

@@ -16,7 +16,7 @@ describe('many volumes in Kubernetes', () => {
     const names = ['set-0', 'set-1', 'set-2'];
     await scale(3);
     for (const name of names) {
-      await kube.podReady(name, 600_000);
+      await kube.podReady(name);
       await kube.exec(name, `echo ${name} > ${DATA}/name && sync`);
     }
     await scale(1);
@@ -26,7 +26,7 @@ describe('many volumes in Kubernetes', () => {
     });
     await scale(3);
     for (const name of names) {
-      await kube.podReady(name, 600_000);
+      await kube.podReady(name);
       expect(await kube.exec(name, `cat ${DATA}/name`)).to.equal(name);
     }
     await scale(0);

@@ -26,7 +26,7 @@ describe('the storage host', () => {
       await expectNoRestart(kube, name);
       await kube.exec(name, `touch ${DATA}/still-writable`);
     }
-    await driverReady(900_000);
+    await driverReady();
     await kube.deletePods(names);
     for (const [index, name] of names.entries()) {
       // Each on the other node.

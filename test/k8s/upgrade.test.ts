@@ -21,7 +21,7 @@ describe('upgrade, rollback, uninstall', () => {
   useCluster();
 
   after('the driver as it was', async function () {
-    this.timeout(900_000);
+    this.timeout(1_500_000);
     await installDriver();
   });
 

@@ -76,7 +76,7 @@ export async function installDriver(): Promise<void> {
 }
 
 /** @throws Error with the events of what is not ready */
-export async function driverReady(timeoutMs = 600_000): Promise<void> {
+export async function driverReady(timeoutMs = 1_200_000): Promise<void> {
   const { driver, cluster } = bench();
   const explain = async (): Promise<string> => {
     const of = async (...args: string[]) => (await cluster.kubectl([...args, '--namespace', DRIVER_NAMESPACE])).stdout;

@@ -18,7 +18,7 @@ import {
 import { parseAllDocuments } from 'yaml';
 
 /** Emulated hosts: what takes seconds elsewhere may take minutes. */
-export const WAIT_MS = 300_000;
+export const WAIT_MS = 600_000;
 const POLL_MS = 1_000;
 const EXEC_TIMEOUT_MS = 180_000;
 
