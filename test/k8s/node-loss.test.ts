@@ -108,10 +108,13 @@ async function moved(kube: Kube, other: Machine, line: number, timeoutMs: number
   return stdout.trim();
 }
 
+/** Neither session nor mount, and once kubelet and the node plugin have looked at what they find: no path, record or file. */
 async function nothingOfTheVolume(worker: Machine): Promise<void> {
   await worker.waitFor(
-    'for s in /sys/class/iscsi_session/session*; do [ -e "$s" ] && exit 1; done; ! grep "kubernetes.io~csi" /proc/self/mountinfo',
-    600_000,
+    `for s in /sys/class/iscsi_session/session*; do [ -e "$s" ] && exit 1; done
+    ! grep "kubernetes.io~csi" /proc/self/mountinfo &&
+    [ -z "$(find /var/lib/kubelet/pods -path '*/kubernetes.io~csi/*'; ls -A /etc/iscsi/nodes /var/lib/lvm-iscsi-csi/node | grep -v ':$')" ]`,
+    900_000,
     2_000,
   );
 }
