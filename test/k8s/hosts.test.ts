@@ -8,10 +8,57 @@ import {
   HELM_INSTALL,
   helmRelease,
   installDriver,
+  kubectl,
   RELEASE,
   useCluster,
 } from './support/bench.ts';
 import { claim, DATA, pod } from './support/manifests.ts';
+
+interface Lack {
+  readonly component: 'node' | 'controller';
+  readonly lack: string;
+  /** of the pod's event and of the log */
+  readonly words: RegExp;
+  readonly takeAway: string;
+  readonly giveBack: string;
+}
+
+const MODULES =
+  'iscsi_target_mod target_core_iblock target_core_file target_core_pscsi target_core_user target_core_mod';
+
+const LACKS: readonly Lack[] = [
+  {
+    component: 'node',
+    lack: 'a worker without open-iscsi',
+    words: /install the package open-iscsi/,
+    takeAway: 'mv /usr/sbin/iscsiadm /usr/sbin/iscsiadm.away',
+    giveBack: 'mv /usr/sbin/iscsiadm.away /usr/sbin/iscsiadm',
+  },
+  {
+    component: 'node',
+    lack: 'a worker on which iscsid does not run',
+    words: /iscsid is not running .*systemctl enable --now iscsid/,
+    takeAway: 'systemctl stop iscsid.socket iscsid.service && systemctl mask --runtime iscsid.socket iscsid.service',
+    giveBack: 'systemctl unmask --runtime iscsid.socket iscsid.service && systemctl start iscsid.socket',
+  },
+  {
+    component: 'controller',
+    lack: 'the storage host without lvm2',
+    words: /install the package lvm2/,
+    takeAway: 'mv /usr/sbin/lvm /usr/sbin/lvm.away',
+    giveBack: 'mv /usr/sbin/lvm.away /usr/sbin/lvm',
+  },
+  {
+    component: 'controller',
+    lack: 'the storage host without the target modules',
+    words: /iSCSI target \(LIO\) is not available: .*target_core_mod.*linux-modules-extra/s,
+    takeAway: `cd /sys/kernel/config/target/iscsi
+      for t in iqn.*:portal-*; do echo 0 >$t/tpgt_1/enable && rmdir $t/tpgt_1/np/* $t/tpgt_1 $t || exit 1; done
+      cd / && rmdir /sys/kernel/config/target/iscsi && modprobe --remove --all ${MODULES} || exit 1
+      mkdir -p /run/modprobe.d && for m in ${MODULES}; do echo "install $m /bin/false"; done >/run/modprobe.d/lacking.conf`,
+    giveBack: 'rm -f /run/modprobe.d/lacking.conf',
+  },
+];
 
 describe('a host that lacks something', () => {
   useCluster();
@@ -21,25 +68,24 @@ describe('a host that lacks something', () => {
     await driverReady();
   });
 
-  for (const { component, on, program, packageName } of [
-    { component: 'node', on: 'a worker', program: 'iscsiadm', packageName: 'open-iscsi' },
-    { component: 'controller', on: 'the storage host', program: 'lvm', packageName: 'lvm2' },
-  ]) {
-    it(`${on} without ${packageName}: an event of its pod and the log name the package, and the plugin is not restarted`, async () => {
+  for (const { component, lack, words, takeAway, giveBack } of LACKS) {
+    it(`${lack}: an event of its pod and the log say what to do, and the plugin is not restarted`, async () => {
       const { driver, storage, workers } = bench();
       const machine = component === 'node' ? workers[1] : storage;
-      const before = await pluginOf(component, machine);
-      await machine.exec(`mv /usr/sbin/${program} /usr/sbin/${program}.away`);
+      if (component === 'controller') await scaleController(0);
       try {
-        await driver.deletePods([before]);
+        await machine.exec(takeAway);
+        if (component === 'controller') await scaleController(1);
+        else await driver.deletePods([await pluginOf(component, machine)]);
         const name = await driver.waitFor('another pod', async () => (await pluginOf(component, machine)) || false);
-        await driver.event('Pod', name, new RegExp(`install the package ${packageName}`));
+        await driver.event('Pod', name, words);
         const log = await driver.core.readNamespacedPodLog({ name, namespace: DRIVER_NAMESPACE, container: 'driver' });
-        expect(log).to.contain(`install the package ${packageName}`);
+        expect(log).to.match(words);
         const { status } = await driver.pod(name);
         expect(status?.containerStatuses?.find((each) => each.name === 'driver')?.restartCount).to.equal(0);
       } finally {
-        await machine.exec(`mv /usr/sbin/${program}.away /usr/sbin/${program}`);
+        await machine.exec(giveBack);
+        await scaleController(1);
       }
     });
   }
@@ -74,6 +120,20 @@ describe('the development mode', () => {
     expect(stdout.trim()).to.match(/^volume-\S+$/);
   });
 });
+
+/** Returns when it has so many pods. */
+async function scaleController(replicas: 0 | 1): Promise<void> {
+  const { driver } = bench();
+  const name = `${RELEASE}-controller`;
+  await kubectl('--namespace', DRIVER_NAMESPACE, 'scale', `deployment/${name}`, `--replicas=${replicas}`);
+  await driver.waitFor(`${replicas} pods of the controller`, async () => {
+    const { items } = await driver.core.listNamespacedPod({
+      namespace: DRIVER_NAMESPACE,
+      labelSelector: 'app.kubernetes.io/component=controller',
+    });
+    return items.length === replicas;
+  });
+}
 
 /** The driver's pod on that machine that is not on its way out. */
 async function pluginOf(component: string, machine: Machine): Promise<string> {
