@@ -32,6 +32,8 @@ export interface ControllerOptions {
   readonly backend: Backend;
   /** The id that CreateVolume will give: creation and deletion of one volume then exclude each other. */
   readonly volumeIdForName: (name: string) => string;
+  /** Of InFlight. */
+  readonly patienceMs?: number | undefined;
 }
 
 export interface ControllerService {
@@ -55,8 +57,8 @@ export interface ControllerService {
 }
 
 export function controllerService(options: ControllerOptions): ControllerService {
-  const { backend } = options;
-  const inFlight = new InFlight();
+  const { backend, patienceMs } = options;
+  const inFlight = new InFlight(patienceMs);
 
   return {
     CreateVolume: async (request) => {

@@ -1,7 +1,7 @@
 /**
  * At most one operation for each volume at a time. An equal request (the client lost patience and came again) joins
- * the one in progress and gets its answer; a different one is ABORTED, naming what is in progress. The work belongs to
- * nobody's call: a client that goes away does not cancel it.
+ * the one in progress and gets its answer; a different one waits for a moment, and is then ABORTED, naming what is in
+ * progress. The work belongs to nobody's call: a client that goes away does not cancel it.
  */
 import { createHmac, randomBytes } from 'node:crypto';
 import { DriverError } from '../errors.ts';
@@ -15,10 +15,22 @@ interface Operation {
   readonly result: Promise<unknown>;
 }
 
+/**
+ * Two nodes attach a shared volume at the same moment, two pods of one node mount it: ABORTED would be a warning in a pod's
+ * events, for nothing. Far less than any client waits (attacher and provisioner 60 s and more, kubelet two minutes).
+ */
+const PATIENCE_MS = 5_000;
+
 export class InFlight {
   readonly #operations = new Map<string, Operation>();
   /** Requests hold secrets: only a keyed hash of them is kept, worthless in a core dump. */
   readonly #hashKey = randomBytes(32);
+  readonly #patienceMs: number;
+
+  /** @param patienceMs how long a request waits for a different one to end */
+  constructor(patienceMs: number = PATIENCE_MS) {
+    this.#patienceMs = patienceMs;
+  }
 
   /**
    * @param key what must not be worked on twice at once: a volume id
@@ -27,15 +39,20 @@ export class InFlight {
    */
   async run<T>(key: string, method: string, request: unknown, action: () => Promise<T>): Promise<T> {
     const fingerprint = createHmac('sha256', this.#hashKey).update(canonicalJson({ method, request })).digest('hex');
-    const current = this.#operations.get(key);
-    if (current !== undefined) {
-      if (current.fingerprint !== fingerprint) throw busy(key, method, current);
-      log().info(
-        { joined: current.requestId, runningMs: Date.now() - current.startedAtMs },
-        'joined an equal call in progress',
-      );
-      // Equal method and request: the types are equal too.
-      return (await current.result) as T;
+    const lostPatience = performance.now() + this.#patienceMs;
+    // After a wait another one may have been first.
+    for (let current = this.#operations.get(key); current !== undefined; current = this.#operations.get(key)) {
+      if (current.fingerprint === fingerprint) {
+        log().info(
+          { joined: current.requestId, runningMs: Date.now() - current.startedAtMs },
+          'joined an equal call in progress',
+        );
+        // Equal method and request: the types are equal too.
+        return (await current.result) as T;
+      }
+      const leftMs = lostPatience - performance.now();
+      if (leftMs <= 0) throw busy(key, method, current);
+      await endOf(current, leftMs);
     }
     const result = (async () => await action())();
     const operation: Operation = { method, fingerprint, startedAtMs: Date.now(), requestId: requestId(), result };
@@ -50,6 +67,18 @@ export class InFlight {
   get size(): number {
     return this.#operations.size;
   }
+}
+
+/** However it ends; `timeoutMs` at most. */
+async function endOf(operation: Operation, timeoutMs: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, timeoutMs);
+  operation.result.then(
+    () => resolve(),
+    () => resolve(),
+  );
+  await promise;
+  clearTimeout(timer);
 }
 
 function busy(key: string, method: string, current: Operation): DriverError {

@@ -27,8 +27,9 @@ export interface NodeService {
   NodeGetInfo(request: wire.Empty): Promise<wire.NodeGetInfoResponse>;
 }
 
-export function nodeService(node: NodeOperations): NodeService {
-  const inFlight = new InFlight();
+/** @param patienceMs of InFlight */
+export function nodeService(node: NodeOperations, patienceMs?: number): NodeService {
+  const inFlight = new InFlight(patienceMs);
 
   return {
     NodeStageVolume: async (request) => {

@@ -14,6 +14,8 @@ export interface ServiceOptions {
   readonly controller?: ControllerOptions | undefined;
   /** There in the roles node and all. */
   readonly node?: NodeOperations | undefined;
+  /** How long a call waits for a different one on the same volume, ms. Default: see InFlight. */
+  readonly patienceMs?: number;
 }
 
 export interface CsiServices {
@@ -23,7 +25,7 @@ export interface CsiServices {
 }
 
 export function csiServices(options: ServiceOptions): CsiServices {
-  const { controller, node, driverName, version } = options;
+  const { controller, node, driverName, version, patienceMs } = options;
   const readiness = new Readiness([
     ...(controller === undefined ? [] : [async () => await controller.backend.probe()]),
     ...(node === undefined ? [] : [async () => await node.probe()]),
@@ -32,8 +34,8 @@ export function csiServices(options: ServiceOptions): CsiServices {
     readiness,
     services: {
       Identity: { ...identityService({ driverName, version, readiness }) },
-      ...(controller === undefined ? {} : { Controller: { ...controllerService(controller) } }),
-      ...(node === undefined ? {} : { Node: { ...nodeService(node) } }),
+      ...(controller === undefined ? {} : { Controller: { ...controllerService({ ...controller, patienceMs }) } }),
+      ...(node === undefined ? {} : { Node: { ...nodeService(node, patienceMs) } }),
     },
   };
 }

@@ -48,8 +48,8 @@ describe('operations in flight', () => {
     ['another order of a list', 'CreateVolume', { id: 'v1', size: 1, secrets: { p: 's' }, list: [2, 1] }],
   ];
   for (const [what, method, request] of others) {
-    it(`aborts ${what}, naming what is in progress`, async () => {
-      const inFlight = new InFlight();
+    it(`aborts ${what} that has waited for long enough, naming what is in progress`, async () => {
+      const inFlight = new InFlight(10);
       const work = gate<void>();
       const running = { id: 'v1', size: 1, secrets: { p: 's' }, list: [1, 2] };
       const first = inFlight.run('v1', 'CreateVolume', running, async () => await work.promise);
@@ -61,6 +61,45 @@ describe('operations in flight', () => {
       await first;
     });
   }
+
+  it('lets a different request wait for the one in progress, whether that succeeds or fails', async () => {
+    const inFlight = new InFlight();
+    for (const end of ['open', 'fail'] as const) {
+      const work = gate<void>();
+      const order: string[] = [];
+      const first = inFlight.run('v1', 'DeleteVolume', {}, async () => {
+        await work.promise;
+        order.push('first');
+      });
+      const second = inFlight.run('v1', 'CreateVolume', {}, async () => order.push('second'));
+      if (end === 'open') work.open();
+      else work.fail(new Error('boom'));
+      await Promise.allSettled([first, second]);
+      expect(await second).to.equal(order.length);
+      expect(order).to.deep.equal(end === 'open' ? ['first', 'second'] : ['second']);
+    }
+  });
+
+  it('runs those that waited one at a time, and equal ones once', async () => {
+    const inFlight = new InFlight();
+    const work = gate<void>();
+    const first = inFlight.run('v1', 'Publish', { node: 1 }, async () => await work.promise);
+    let running = 0;
+    const runs: number[] = [];
+    const publish = (node: number) =>
+      inFlight.run('v1', 'Publish', { node }, async () => {
+        running += 1;
+        expect(running, 'at once').to.equal(1);
+        await new Promise((resolve) => setImmediate(resolve));
+        running -= 1;
+        return runs.push(node);
+      });
+    const others = [publish(2), publish(3), publish(2)];
+    work.open();
+    expect(await Promise.all([first, ...others])).to.deep.equal([undefined, 1, 2, 1]);
+    expect(runs).to.deep.equal([2, 3]);
+    expect(inFlight.size).to.equal(0);
+  });
 
   it('lets other volumes go on', async () => {
     const inFlight = new InFlight();

@@ -5,6 +5,9 @@ import { FakeBackend, fakeVolumeId } from '../../sanity/fake/fake-backend.ts';
 import { FAKE_NODE_ID, FakeNode } from '../../sanity/fake/fake-node.ts';
 import { type Harness, startHarness } from './harness.ts';
 
+/** So short that a test which waits for ABORTED does not wait long. */
+const PATIENCE_MS = 50;
+
 /** Set anew before each test of the enclosing `describe`, once `useServices` was called there. */
 export let harness: Harness;
 export let backend: FakeBackend;
@@ -16,7 +19,7 @@ export function useServices(): void {
     node = new FakeNode();
     const controllerOptions = { backend, volumeIdForName: fakeVolumeId };
     const identity = { driverName: 'x.example', version: '1.2.3' };
-    const { services } = csiServices({ ...identity, controller: controllerOptions, node });
+    const { services } = csiServices({ ...identity, controller: controllerOptions, node, patienceMs: PATIENCE_MS });
     harness = await startHarness(services);
   });
   afterEach(async () => await harness.close());
