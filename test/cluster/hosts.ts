@@ -50,6 +50,8 @@ authorization: {mode: Webhook}
 cgroupDriver: systemd
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 failSwapOn: false
+# Nobody answers there; without an address kubelet writes an event whenever it looks at a pod.
+clusterDNS: [${API.nameServer}]
 # Nothing here could be pulled again.
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99

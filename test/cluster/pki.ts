@@ -17,6 +17,8 @@ export const API = {
   /** of the service `kubernetes`: the first of the network */
   serviceAddress: '10.96.0.1',
   serviceNetwork: '10.96.0.0/24',
+  /** where a cluster's name server is by custom; there is none here */
+  nameServer: '10.96.0.10',
 } as const;
 
 const VALID_DAYS = '365';
