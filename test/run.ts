@@ -65,7 +65,15 @@ const STAGES: readonly Stage[] = [
   { name: 'faults', command: [bin('mocha'), '--config', '.mocharc.faults.json'], kind: 'counted', onlyByName: true },
 ];
 
-const only = process.argv.slice(2);
+const given = process.argv.slice(2);
+const firstOption = given.findIndex((argument) => argument.startsWith('-'));
+const only = firstOption < 0 ? given : given.slice(0, firstOption);
+/** For the command of the one stage that is named, as `k8s --grep "raw block"`. */
+const options = firstOption < 0 ? [] : given.slice(firstOption);
+if (options.length > 0 && only.length !== 1) {
+  console.error(`options (${options.join(' ')}) are for one stage: name it before them`);
+  process.exit(2);
+}
 const scratch = mkdtempSync(path.join(tmpdir(), 'lvm-iscsi-csi-test-'));
 let running: ChildProcess | undefined;
 let interrupted = false;
@@ -74,7 +82,7 @@ async function run(stage: Stage): Promise<Counts> {
   const countsFile = path.join(scratch, `${stage.name}.json`);
   const [file, ...args] = stage.command;
   if (file === undefined) throw new Error('empty command');
-  const child = spawn(file, args, {
+  const child = spawn(file, [...args, ...options], {
     cwd: ROOT,
     stdio: 'inherit',
     env: { ...process.env, TEST_COUNTS_FILE: countsFile },
