@@ -12,6 +12,11 @@ const OUT_OF_SERVICE = 'node.kubernetes.io/out-of-service';
 const MOVE_TIMEOUT_MS = 900_000;
 /** The controller-manager's own 6 minutes, after the node was seen as lost and the pod deleted by force. */
 const FORCE_DETACH_TIMEOUT_MS = 1_500_000;
+/**
+ * A worker that thaws: the old pod's process waits in the kernel for the volume that was taken from it, and cannot be killed
+ * before the replacement timeout (15 minutes) ends its I/O; then kubelet cleans up.
+ */
+const CLEAN_TIMEOUT_MS = 1_500_000;
 /** Longer than a kernel keeps what is dirty (30 s) and a journal its transaction (5 s). */
 const AT_REST_MS = 40_000;
 
@@ -42,7 +47,8 @@ describe('a worker is lost', () => {
     await nothingOfTheVolume(lost);
   });
 
-  it('frozen, still writing, with the taint: after it thaws, not one byte of it reaches the volume', async () => {
+  it('frozen, still writing, with the taint: after it thaws, not one byte of it reaches the volume', async function () {
+    this.timeout(CLEAN_TIMEOUT_MS + MOVE_TIMEOUT_MS + 900_000);
     const { kube, workers } = bench();
     const [lost, other] = workers;
     const line = await beginWriting(kube, lost);
@@ -114,7 +120,7 @@ async function nothingOfTheVolume(worker: Machine): Promise<void> {
     `for s in /sys/class/iscsi_session/session*; do [ -e "$s" ] && exit 1; done
     ! grep "kubernetes.io~csi" /proc/self/mountinfo &&
     [ -z "$(find /var/lib/kubelet/pods -path '*/kubernetes.io~csi/*'; ls -A /etc/iscsi/nodes /var/lib/lvm-iscsi-csi/node | grep -v ':$')" ]`,
-    900_000,
+    CLEAN_TIMEOUT_MS,
     2_000,
   );
 }
