@@ -14,7 +14,7 @@ const MOVE_TIMEOUT_MS = 900_000;
 const FORCE_DETACH_TIMEOUT_MS = 1_500_000;
 /**
  * A worker that thaws: the old pod's process waits in the kernel for the volume that was taken from it, and cannot be killed
- * before the replacement timeout (15 minutes) ends its I/O; then kubelet cleans up.
+ * before its I/O ends. That is by the replacement timeout, 15 minutes; then kubelet can clean up (docs/design.md, known gaps).
  */
 const CLEAN_TIMEOUT_MS = 1_500_000;
 /** Longer than a kernel keeps what is dirty (30 s) and a journal its transaction (5 s). */
