@@ -14,6 +14,7 @@ import {
 } from './fields.ts';
 import { InFlight } from './in-flight.ts';
 import { page } from './paging.ts';
+import { isWithin } from './topology.ts';
 import type * as wire from './wire.ts';
 
 const CAPABILITIES = [
@@ -30,6 +31,8 @@ const CAPABILITIES = [
 
 export interface ControllerOptions {
   readonly backend: Backend;
+  /** Where every volume is accessible. */
+  readonly topology: wire.WireTopology;
   /** The id that CreateVolume will give: creation and deletion of one volume then exclude each other. */
   readonly volumeIdForName: (name: string) => string;
   /** Of InFlight. */
@@ -57,7 +60,7 @@ export interface ControllerService {
 }
 
 export function controllerService(options: ControllerOptions): ControllerService {
-  const { backend, patienceMs } = options;
+  const { backend, topology, patienceMs } = options;
   const inFlight = new InFlight(patienceMs);
 
   return {
@@ -67,10 +70,11 @@ export function controllerService(options: ControllerOptions): ControllerService
       const capacity = parseCapacity(request.capacity_range);
       const source = parseSource(request.volume_content_source);
       refuseMutableParameters(request.mutable_parameters);
+      refuseElsewhere(request.accessibility_requirements, topology);
       const { parameters } = request;
       const key = options.volumeIdForName(name);
       return await inFlight.run(key, 'CreateVolume', request, async () => ({
-        volume: wireVolume(await backend.createVolume({ name, capacity, capabilities, parameters, source })),
+        volume: wireVolume(await backend.createVolume({ name, capacity, capabilities, parameters, source }), topology),
       }));
     },
 
@@ -125,7 +129,7 @@ export function controllerService(options: ControllerOptions): ControllerService
       page([], request.max_entries, request.starting_token);
       const { entries, nextToken } = page(await backend.listVolumes(), request.max_entries, request.starting_token);
       return {
-        entries: entries.map((volume) => ({ volume: wireVolume(volume), status: volumeStatus(volume) })),
+        entries: entries.map((volume) => ({ volume: wireVolume(volume, topology), status: volumeStatus(volume) })),
         next_token: nextToken,
       };
     },
@@ -135,6 +139,8 @@ export function controllerService(options: ControllerOptions): ControllerService
         parseCapability(`volume_capabilities[${index}]`, capability),
       );
       const capabilities = parsed.flatMap((each) => (each.supported ? [each.capability] : []));
+      const { accessible_topology: place } = request;
+      if (place !== null && !isWithin(place, topology)) return { available_capacity: 0 };
       // "The Plugin SHALL return the capacity … for volumes of the given capabilities": none can be made of these.
       if (capabilities.length < parsed.length || backend.capabilityProblem(undefined, capabilities) !== undefined) {
         return { available_capacity: 0 };
@@ -164,7 +170,7 @@ export function controllerService(options: ControllerOptions): ControllerService
 
     ControllerGetVolume: async (request) => {
       const volume = await existingVolume(backend, requireText('volume_id', request.volume_id));
-      return { volume: wireVolume(volume), status: volumeStatus(volume) };
+      return { volume: wireVolume(volume, topology), status: volumeStatus(volume) };
     },
 
     CreateSnapshot: async () => notYet('snapshots'),
@@ -184,15 +190,29 @@ async function existingVolume(backend: Backend, volumeId: string): Promise<Volum
   });
 }
 
-function wireVolume(volume: Volume): wire.WireVolume {
+function wireVolume(volume: Volume, topology: wire.WireTopology): wire.WireVolume {
   // No volume_context: what a node needs is in publish_context, and what a PV stores cannot be changed later.
-  return { capacity_bytes: volume.sizeBytes, volume_id: volume.id };
+  return { capacity_bytes: volume.sizeBytes, volume_id: volume.id, accessible_topology: [topology] };
 }
 
 function volumeStatus(volume: Volume): wire.WireVolumeStatus {
   // One that is left out is published again by the attacher: the only way to get its secrets once more.
   const published = volume.attachments.filter((attachment) => attachment.needsRepublish !== true);
   return { published_node_ids: published.map((attachment) => attachment.nodeId) };
+}
+
+/**
+ * CSI specification, CreateVolume: where the requisite places cannot be met, RESOURCE_EXHAUSTED. One that can is enough;
+ * what is preferred among several needs no look, since there is but one to choose.
+ */
+function refuseElsewhere(requirements: wire.TopologyRequirement | null, topology: wire.WireTopology): void {
+  const asked = requirements?.requisite ?? [];
+  if (asked.length === 0 || asked.some((place) => isWithin(place, topology))) return;
+  throw new DriverError('RESOURCE_EXHAUSTED', {
+    problem: 'no volume can be made that is accessible where it is required',
+    found: `required ${asked.map(({ segments }) => JSON.stringify(segments)).join(' or ')}; volumes are accessible in ${JSON.stringify(topology.segments)}`,
+    action: "leave out the StorageClass's allowedTopologies, or name that one there",
+  });
 }
 
 /** Snapshots and clones come with their own capabilities; until then a source is refused, never ignored. */

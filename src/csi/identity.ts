@@ -21,7 +21,11 @@ export function identityService(options: IdentityOptions): IdentityService {
 
     // Of the plugin as a whole: the node's endpoint claims CONTROLLER_SERVICE too, although it does not serve it.
     GetPluginCapabilities: async () => ({
-      capabilities: [{ service: { type: 'CONTROLLER_SERVICE' } }, { volume_expansion: { type: 'ONLINE' } }],
+      capabilities: [
+        { service: { type: 'CONTROLLER_SERVICE' } },
+        { service: { type: 'VOLUME_ACCESSIBILITY_CONSTRAINTS' } },
+        { volume_expansion: { type: 'ONLINE' } },
+      ],
     }),
 
     // An answer and not an error: sidecars wait while it is false. The reasons are in the log and in /readyz.

@@ -27,8 +27,16 @@ export interface NodeService {
   NodeGetInfo(request: wire.Empty): Promise<wire.NodeGetInfoResponse>;
 }
 
-/** @param patienceMs of InFlight */
-export function nodeService(node: NodeOperations, patienceMs?: number): NodeService {
+export interface NodeServiceOptions {
+  readonly node: NodeOperations;
+  /** What is accessible from here. */
+  readonly topology: wire.WireTopology;
+  /** Of InFlight. */
+  readonly patienceMs?: number | undefined;
+}
+
+export function nodeService(options: NodeServiceOptions): NodeService {
+  const { node, topology, patienceMs } = options;
   const inFlight = new InFlight(patienceMs);
 
   return {
@@ -95,7 +103,7 @@ export function nodeService(node: NodeOperations, patienceMs?: number): NodeServ
 
     NodeGetInfo: async () => {
       const { nodeId, maxVolumes } = await node.info();
-      return { node_id: nodeId, max_volumes_per_node: maxVolumes };
+      return { node_id: nodeId, max_volumes_per_node: maxVolumes, accessible_topology: topology };
     },
   };
 }

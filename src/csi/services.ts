@@ -6,12 +6,13 @@ import { identityService } from './identity.ts';
 import { nodeService } from './node.ts';
 import type { ServiceName } from './proto.ts';
 import { Readiness } from './readiness.ts';
+import { accessTopology } from './topology.ts';
 
 export interface ServiceOptions {
   readonly driverName: string;
   readonly version: string;
   /** There in the roles controller and all. */
-  readonly controller?: ControllerOptions | undefined;
+  readonly controller?: Omit<ControllerOptions, 'topology'> | undefined;
   /** There in the roles node and all. */
   readonly node?: NodeOperations | undefined;
   /** How long a call waits for a different one on the same volume, ms. Default: see InFlight. */
@@ -26,6 +27,7 @@ export interface CsiServices {
 
 export function csiServices(options: ServiceOptions): CsiServices {
   const { controller, node, driverName, version, patienceMs } = options;
+  const topology = accessTopology(driverName);
   const readiness = new Readiness([
     ...(controller === undefined ? [] : [async () => await controller.backend.probe()]),
     ...(node === undefined ? [] : [async () => await node.probe()]),
@@ -34,8 +36,10 @@ export function csiServices(options: ServiceOptions): CsiServices {
     readiness,
     services: {
       Identity: { ...identityService({ driverName, version, readiness }) },
-      ...(controller === undefined ? {} : { Controller: { ...controllerService({ ...controller, patienceMs }) } }),
-      ...(node === undefined ? {} : { Node: { ...nodeService(node, patienceMs) } }),
+      ...(controller === undefined
+        ? {}
+        : { Controller: { ...controllerService({ ...controller, topology, patienceMs }) } }),
+      ...(node === undefined ? {} : { Node: { ...nodeService({ node, topology, patienceMs }) } }),
     },
   };
 }

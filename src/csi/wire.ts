@@ -33,6 +33,11 @@ export interface WireTopology {
   readonly segments: StringMap;
 }
 
+export interface TopologyRequirement {
+  readonly requisite: readonly WireTopology[];
+  readonly preferred: readonly WireTopology[];
+}
+
 export interface WireVolume {
   readonly capacity_bytes: number;
   readonly volume_id: string;
@@ -50,7 +55,11 @@ export interface GetPluginInfoResponse {
 }
 
 export type PluginCapability =
-  | { readonly service: { readonly type: 'CONTROLLER_SERVICE' | 'GROUP_CONTROLLER_SERVICE' } }
+  | {
+      readonly service: {
+        readonly type: 'CONTROLLER_SERVICE' | 'GROUP_CONTROLLER_SERVICE' | 'VOLUME_ACCESSIBILITY_CONSTRAINTS';
+      };
+    }
   | { readonly volume_expansion: { readonly type: 'ONLINE' | 'OFFLINE' } };
 
 export interface GetPluginCapabilitiesResponse {
@@ -70,10 +79,7 @@ export interface CreateVolumeRequest {
   readonly parameters: StringMap;
   readonly secrets: StringMap;
   readonly volume_content_source: WireContentSource | null;
-  readonly accessibility_requirements: {
-    readonly requisite: readonly WireTopology[];
-    readonly preferred: readonly WireTopology[];
-  } | null;
+  readonly accessibility_requirements: TopologyRequirement | null;
   readonly mutable_parameters: StringMap;
 }
 
@@ -244,4 +250,5 @@ export interface NodeExpandVolumeResponse {
 export interface NodeGetInfoResponse {
   readonly node_id: string;
   readonly max_volumes_per_node: number;
+  readonly accessible_topology: WireTopology;
 }

@@ -1,7 +1,10 @@
 /** What people come for: a claim, a pod that writes, and the same bytes on another node. */
+import type { V1CSIStorageCapacity } from '@kubernetes/client-node';
 import { expect } from 'chai';
-import { bench, DRIVER, useCluster } from './support/bench.ts';
+import { bench, DRIVER, RELEASE, useCluster } from './support/bench.ts';
 import { claim, DATA, DEVICE, pod, storageClass } from './support/manifests.ts';
+
+const TOPOLOGY_KEY = `topology.${DRIVER}/access`;
 
 describe('a volume in Kubernetes', () => {
   useCluster();
@@ -12,7 +15,7 @@ describe('a volume in Kubernetes', () => {
     expect(csiDriver.spec).to.include({
       attachRequired: true,
       fsGroupPolicy: 'File',
-      storageCapacity: false,
+      storageCapacity: true,
       seLinuxMount: true,
     });
     for (const { name } of [storage, ...workers]) {
@@ -22,7 +25,12 @@ describe('a volume in Kubernetes', () => {
       });
       expect(node.nodeID).to.contain(name);
       expect(node.allocatable?.count).to.be.greaterThan(0);
+      expect(node.topologyKeys).to.deep.equal([TOPOLOGY_KEY]);
     }
+    const made = await kube.waitFor('a CSIStorageCapacity of the class', async () => await capacityOf('lvm-iscsi'));
+    expect(made.capacity).to.match(/^[1-9][0-9]*(Ki|Mi|Gi)?$/);
+    expect(made.nodeTopology?.matchLabels).to.deep.equal({ [TOPOLOGY_KEY]: 'iscsi' });
+    expect(made.metadata?.ownerReferences?.[0]).to.include({ kind: 'Deployment', name: `${RELEASE}-controller` });
   });
 
   for (const { fsType, bindingMode } of [
@@ -45,15 +53,24 @@ describe('a volume in Kubernetes', () => {
           `dd if=/dev/urandom of=${DATA}/file bs=64k count=64 conv=fsync 2>/dev/null && sha256sum ${DATA}/file; grep ' ${DATA} ' /proc/mounts`,
         );
         expect(written).to.match(new RegExp(`^/dev/sd[a-z]+ ${DATA} ${fsType} rw`, 'm'));
+        const capacity = await kube.waitFor(`the room for class ${name}`, async () => await capacityOf(name));
         await kube.deletePods(['writer']);
         await kube.apply(pod('reader', 'data', { node: two.name }));
         await kube.podReady('reader');
         expect(await kube.exec('reader', `sha256sum ${DATA}/file`)).to.equal(written.split('\n')[0]);
+        // Kept up to date, not made anew: between the two the scheduler would find no room.
+        expect((await capacityOf(name))?.metadata?.uid).to.equal(capacity.metadata?.uid);
         await kube.deletePods(['reader']);
       } finally {
         await kube.delete(storageClass(name));
       }
     });
+  }
+
+  async function capacityOf(className: string): Promise<V1CSIStorageCapacity | undefined> {
+    const { storage, namespace } = bench().driver;
+    const { items } = await storage.listNamespacedCSIStorageCapacity({ namespace });
+    return items.find(({ storageClassName }) => storageClassName === className);
   }
 
   it('raw block: what a pod wrote is there on the other node', async () => {

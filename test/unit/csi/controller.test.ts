@@ -192,6 +192,34 @@ describe('the CSI Controller service', () => {
     expect(await controller('GetCapacity', request)).to.have.property('available_capacity', '0');
   });
 
+  it('makes volumes where its nodes are, and says so', async () => {
+    const here = { segments: { 'topology.x.example/access': 'iscsi' } };
+    const hereInZone = { segments: { ...here.segments, 'topology.kubernetes.io/zone': 'a' } };
+    const elsewhere = { segments: { 'topology.y.example/access': 'iscsi' } };
+    for (const requisite of [[], [here], [elsewhere, hereInZone]]) {
+      const { volume } = await controller<{ volume: Message }>('CreateVolume', {
+        name: 'n',
+        volume_capabilities: [mountCapability()],
+        accessibility_requirements: { requisite, preferred: requisite },
+      });
+      expect(volume['accessible_topology']).to.deep.equal([here]);
+    }
+    const failure = await failureOf(create('m', { accessibility_requirements: { requisite: [elsewhere] } }));
+    expect(failure.code).to.equal('RESOURCE_EXHAUSTED');
+    expect(failure.message).to.include('topology.y.example/access').and.include('topology.x.example/access');
+    const { entries } = await controller<{ entries: { volume: Message }[] }>('ListVolumes');
+    expect(entries.map(({ volume }) => volume['accessible_topology'])).to.deep.equal([[here]]);
+    for (const [accessible_topology, available] of [
+      [here, '107374182400'],
+      [elsewhere, '0'],
+    ]) {
+      expect(await controller('GetCapacity', { accessible_topology })).to.have.property(
+        'available_capacity',
+        available,
+      );
+    }
+  });
+
   it('joins an equal call and aborts a different one, also between a name and its id', async () => {
     const release = Promise.withResolvers<void>();
     let creations = 0;

@@ -12,6 +12,7 @@ describe('the CSI Identity service', () => {
     const { capabilities } = await identity<{ capabilities: Message[] }>('GetPluginCapabilities');
     expect(capabilities.map(({ service, volume_expansion }) => service ?? volume_expansion)).to.deep.equal([
       { type: 'CONTROLLER_SERVICE' },
+      { type: 'VOLUME_ACCESSIBILITY_CONSTRAINTS' },
       { type: 'ONLINE' },
     ]);
   });

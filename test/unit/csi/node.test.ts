@@ -15,7 +15,11 @@ describe('the CSI Node service', () => {
       'EXPAND_VOLUME',
       'SINGLE_NODE_MULTI_WRITER',
     ]);
-    expect(await onNode('NodeGetInfo')).to.include({ node_id: FAKE_NODE_ID, max_volumes_per_node: '0' });
+    expect(await onNode('NodeGetInfo')).to.deep.equal({
+      node_id: FAKE_NODE_ID,
+      max_volumes_per_node: '0',
+      accessible_topology: { segments: { 'topology.x.example/access': 'iscsi' } },
+    });
   });
 
   const volume_capability = mountCapability();

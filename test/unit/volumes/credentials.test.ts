@@ -104,7 +104,7 @@ describe("a user's own CHAP credentials", () => {
     await create(backend, 'own');
     await create(backend, 'plain');
     const listed = async (): Promise<Record<string, readonly string[]>> => {
-      const service = controllerService({ backend, volumeIdForName: id });
+      const service = controllerService({ backend, topology: { segments: {} }, volumeIdForName: id });
       const { entries } = await service.ListVolumes({ max_entries: 0, starting_token: '' });
       for (const { volume, status } of entries) {
         const one = await service.ControllerGetVolume({ volume_id: volume.volume_id });
