@@ -1,5 +1,6 @@
 /** The node plugin's work: NodeOperations, one file for each operation. */
 import { DriverError } from '../errors.ts';
+import { KeyedMutex } from '../system/keyed-mutex.ts';
 import type { ProbeResult } from '../volumes/backend.ts';
 import { formatNodeId } from '../volumes/node-id.ts';
 import { createEnvironment, type NodeEnvironment, type NodePluginOptions } from './environment.ts';
@@ -15,6 +16,7 @@ import type {
 } from './operations.ts';
 import { publishVolume } from './publish.ts';
 import { type RecoveryResult, recoverRecords, warnOldKernel } from './recovery.ts';
+import { endRevokedSessions, type IfIdle } from './revocation.ts';
 import { stageVolume } from './stage.ts';
 import { volumeStats } from './stats.ts';
 import { unpublishVolume } from './unpublish.ts';
@@ -24,6 +26,8 @@ export class NodePlugin implements NodeOperations {
   readonly #env: NodeEnvironment;
   /** Operations wait for it: it removes records, which a stage of the same volume could just have written. */
   #recovery: Promise<unknown> = Promise.resolve();
+  /** Calls on one volume exclude each other before they come here; what the plugin does by itself does so here. */
+  readonly #volumes = new KeyedMutex();
 
   constructor(options: NodePluginOptions) {
     this.#env = createEnvironment(options);
@@ -36,6 +40,13 @@ export class NodePlugin implements NodeOperations {
     this.#recovery = recovery.catch(() => undefined);
     await warnOldKernel(this.#env);
     return await recovery;
+  }
+
+  /** To be called every LOOK_EVERY_MS: ends sessions whose attachment was revoked, of volumes that no call is working on. */
+  async endRevoked(nowMs: number = performance.now()): Promise<void> {
+    await this.#recovery;
+    const ifIdle: IfIdle = async (volumeId, action) => await this.#volumes.runIfFree(volumeId, action);
+    await endRevokedSessions(this.#env, ifIdle, nowMs);
   }
 
   async probe(): Promise<ProbeResult> {
@@ -62,13 +73,16 @@ export class NodePlugin implements NodeOperations {
     checkAbsolute('staging path', request.stagingPath);
     await this.#recovery;
     const problem = `volume ${request.volumeId} could not be staged`;
-    await explained(problem, () => stageVolume(this.#env, request), { mayLeaveState: true });
+    await this.#volumes.run(request.volumeId, () =>
+      explained(problem, () => stageVolume(this.#env, request), { mayLeaveState: true }),
+    );
   }
 
   async unstage(volumeId: string, stagingPath: string): Promise<void> {
     checkAbsolute('staging path', stagingPath);
     await this.#recovery;
-    await explained(`volume ${volumeId} could not be unstaged`, () => unstageVolume(this.#env, volumeId, stagingPath));
+    const problem = `volume ${volumeId} could not be unstaged`;
+    await this.#volumes.run(volumeId, () => explained(problem, () => unstageVolume(this.#env, volumeId, stagingPath)));
   }
 
   async publish(request: NodePublishRequest): Promise<void> {
@@ -76,14 +90,16 @@ export class NodePlugin implements NodeOperations {
     checkAbsolute('target path', request.targetPath);
     await this.#recovery;
     const problem = `volume ${request.volumeId} could not be published at ${request.targetPath}`;
-    await explained(problem, () => publishVolume(this.#env, request), { mayLeaveState: true });
+    await this.#volumes.run(request.volumeId, () =>
+      explained(problem, () => publishVolume(this.#env, request), { mayLeaveState: true }),
+    );
   }
 
   async unpublish(volumeId: string, targetPath: string): Promise<void> {
     checkAbsolute('target path', targetPath);
     await this.#recovery;
     const problem = `volume ${volumeId} could not be unpublished from ${targetPath}`;
-    await explained(problem, () => unpublishVolume(this.#env, volumeId, targetPath));
+    await this.#volumes.run(volumeId, () => explained(problem, () => unpublishVolume(this.#env, volumeId, targetPath)));
   }
 
   async stats(volumeId: string, volumePath: string, _stagingPath: string | undefined): Promise<VolumeStats> {
@@ -94,9 +110,8 @@ export class NodePlugin implements NodeOperations {
 
   async expand(request: NodeExpandRequest): Promise<number> {
     await this.#recovery;
-    return await explained(`volume ${request.volumeId} could not be expanded on this node`, () =>
-      expandVolume(this.#env, request),
-    );
+    const problem = `volume ${request.volumeId} could not be expanded on this node`;
+    return await this.#volumes.run(request.volumeId, () => explained(problem, () => expandVolume(this.#env, request)));
   }
 }
 

@@ -18,7 +18,8 @@ import type { NodeRecord } from './records.ts';
 
 export type Standing =
   | { readonly kind: 'logged-in' }
-  | { readonly kind: 'revoked' }
+  /** In the target's words. */
+  | { readonly kind: 'revoked'; readonly reason: RefusalReason }
   /** `why` in words, for the message. */
   | { readonly kind: 'undecided'; readonly why: string };
 
@@ -80,12 +81,12 @@ async function atPortal(env: NodeEnvironment, question: Question): Promise<Answe
   if (reach.reason === 'authentication' || reach.reason === 'other') return { kind: 'undecided', why: refused };
   if (record?.witnessIqn === undefined) {
     const forMs = env.refusals.note(key, reach.forMs, performance.now());
-    if (forMs >= UNWITNESSED_MS) return { kind: 'revoked' };
+    if (forMs >= UNWITNESSED_MS) return { kind: 'revoked', reason: reach.reason };
     const waited = `for ${Math.round(forMs / 1000)} s of the ${UNWITNESSED_MS / 1000} after which that is believed`;
     return { kind: 'undecided', why: `${refused} ${waited}, since this attachment has no witness` };
   }
   const after = await askWitness(env, question);
-  if (before === 'authorization' && after === 'authorization') return { kind: 'revoked' };
+  if (before === 'authorization' && after === 'authorization') return { kind: 'revoked', reason: reach.reason };
   return {
     kind: 'undecided',
     why: `${refused}, and its controller does not say that all volumes are exported: that host is starting, or one of its exports has failed`,

@@ -1,7 +1,7 @@
 /** Both roles in one process, behind one socket. */
 import type { Config } from '../config/types.ts';
 import { startBackend } from './controller-backend.ts';
-import { checkNodeId, nodePlugin } from './node-plugin.ts';
+import { checkNodeId, startNodePlugin } from './node-plugin.ts';
 import type { RoleDependencies, RunningRole } from './role.ts';
 import { serve } from './serve.ts';
 
@@ -10,10 +10,13 @@ export async function runAll(
   dependencies: RoleDependencies,
 ): Promise<RunningRole> {
   await checkNodeId(config, dependencies);
-  const { backend, close } = startBackend(config, dependencies);
+  const controller = startBackend(config, dependencies);
+  const { node, close } = startNodePlugin(config, dependencies);
   return await serve(config, dependencies, {
-    controller: { backend, clusterId: config.controller.clusterId },
-    node: nodePlugin(config, dependencies),
-    close,
+    controller: { backend: controller.backend, clusterId: config.controller.clusterId },
+    node,
+    close: async () => {
+      await Promise.all([controller.close(), close()]);
+    },
   });
 }

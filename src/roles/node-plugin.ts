@@ -1,4 +1,5 @@
 /** The node plugin over the host's open-iscsi. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { ConfigError } from '../config/config.ts';
 import type { CommonConfig, NodeConfig } from '../config/types.ts';
 import { DriverError } from '../errors.ts';
@@ -6,6 +7,7 @@ import { readInitiatorName } from '../iscsi/initiator/initiator-name.ts';
 import { OpenIscsi } from '../iscsi/initiator/open-iscsi.ts';
 import type { Initiator } from '../iscsi/initiator/types.ts';
 import { NodePlugin } from '../node/node-plugin.ts';
+import { LOOK_EVERY_MS } from '../node/revocation.ts';
 import type { Metrics } from '../observability/metrics.ts';
 import { log, withContext } from '../system/context.ts';
 import { formatNodeId } from '../volumes/node-id.ts';
@@ -36,10 +38,19 @@ export async function checkNodeId(
   }
 }
 
-export function nodePlugin(
+export interface RunningNodePlugin {
+  readonly node: NodePlugin;
+  /** Ends its background work, or leaves a step of it that hangs in the kernel to itself. */
+  close(): Promise<void>;
+}
+
+/** A logout that has begun may end. */
+const CLOSE_PATIENCE_MS = 5_000;
+
+export function startNodePlugin(
   config: CommonConfig & { readonly node: NodeConfig },
   dependencies: RoleDependencies,
-): NodePlugin {
+): RunningNodePlugin {
   const { commands, files, metrics } = dependencies;
   const initiator = new OpenIscsi({ commands, files, config: { hostRoot: config.hostRoot, ...config.node } });
   const plugin = new NodePlugin({
@@ -51,14 +62,32 @@ export function nodePlugin(
   });
   sessionMetrics(metrics, initiator);
   // Looks, cleans what an earlier boot left; a failure here is no reason not to serve: every call checks for itself.
-  void withContext({ task: 'node start' }, async () => {
+  const recovered = withContext({ task: 'node start' }, async () => {
     try {
       await plugin.recover();
     } catch (error) {
       log().error({ err: error }, 'the state of an earlier life could not be looked through');
     }
   });
-  return plugin;
+  const closing = new AbortController();
+  const looking = withContext({ task: 'revoked sessions' }, async () => {
+    await recovered;
+    while (!closing.signal.aborted) {
+      try {
+        await plugin.endRevoked();
+      } catch (error) {
+        log().warn({ err: error }, 'sessions that are down could not be looked at; tried again');
+      }
+      await delay(LOOK_EVERY_MS, undefined, { signal: closing.signal }).catch(() => undefined);
+    }
+  });
+  return {
+    node: plugin,
+    async close() {
+      closing.abort();
+      await Promise.race([looking, delay(CLOSE_PATIENCE_MS, undefined, { ref: false })]);
+    },
+  };
 }
 
 /** A state that no session is in any more is shown with 0: series do not come and go. */

@@ -1,6 +1,6 @@
 /** The node role: CSI Identity and Node. */
 import type { Config } from '../config/types.ts';
-import { checkNodeId, nodePlugin } from './node-plugin.ts';
+import { checkNodeId, startNodePlugin } from './node-plugin.ts';
 import type { RoleDependencies, RunningRole } from './role.ts';
 import { serve } from './serve.ts';
 
@@ -9,5 +9,5 @@ export async function runNode(
   dependencies: RoleDependencies,
 ): Promise<RunningRole> {
   await checkNodeId(config, dependencies);
-  return await serve(config, dependencies, { node: nodePlugin(config, dependencies), close: async () => undefined });
+  return await serve(config, dependencies, startNodePlugin(config, dependencies));
 }

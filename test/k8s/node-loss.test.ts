@@ -14,9 +14,9 @@ const MOVE_TIMEOUT_MS = 900_000;
 const FORCE_DETACH_TIMEOUT_MS = 1_500_000;
 /**
  * A worker that thaws: the old pod's process waits in the kernel for the volume that was taken from it, and cannot be killed
- * before its I/O ends. That is by the replacement timeout, 15 minutes; then kubelet can clean up (docs/design.md, known gaps).
+ * before its I/O ends. The node plugin sees to that (src/node/revocation.ts), before the replacement timeout of 15 minutes.
  */
-const CLEAN_TIMEOUT_MS = 1_500_000;
+const CLEAN_TIMEOUT_MS = 600_000;
 /** Longer than a kernel keeps what is dirty (30 s) and a journal its transaction (5 s). */
 const AT_REST_MS = 40_000;
 
