@@ -6,7 +6,7 @@ import { bench, DRIVER, useCluster } from './support/bench.ts';
 import { claim, DATA, DEVICE, pod, storageClass } from './support/manifests.ts';
 
 describe('access to volumes in Kubernetes', () => {
-  useCluster();
+  useCluster({ overlap: true });
 
   it('ReadWriteOncePod: a second pod waits, with the reason', async () => {
     const { kube } = bench();
@@ -153,7 +153,7 @@ describe('access to volumes in Kubernetes', () => {
 });
 
 describe('pods and their volumes', () => {
-  useCluster();
+  useCluster({ overlap: true });
 
   it('fsGroup and runAsNonRoot: a user who is not root writes', async () => {
     const { kube } = bench();

@@ -11,7 +11,7 @@ import { pod } from './support/manifests.ts';
 const FOLDER = path.join(import.meta.dirname, '../../deploy/examples');
 
 describe('deploy/examples', () => {
-  useCluster();
+  useCluster({ overlap: true });
 
   const classes = read('storageclasses.yaml');
 

@@ -8,7 +8,7 @@ const MIB = 2 ** 20;
 const WRITER = `n=0; while [ ! -e ${DATA}/stop ]; do n=$((n + 1)); echo $n >> ${DATA}/lines; sync ${DATA}/lines; done; touch ${DATA}/stopped; while :; do sleep 3600 & wait $!; done`;
 
 describe('expansion in Kubernetes', () => {
-  useCluster();
+  useCluster({ overlap: true });
 
   for (const fsType of ['ext4', 'xfs']) {
     it(`${fsType} grows under a pod that writes; df in the pod shows it`, async () => {

@@ -7,7 +7,7 @@ import { claim, DATA, DEVICE, pod, storageClass } from './support/manifests.ts';
 const TOPOLOGY_KEY = `topology.${DRIVER}/access`;
 
 describe('a volume in Kubernetes', () => {
-  useCluster();
+  useCluster({ overlap: true });
 
   it('helm install makes everything that a cluster wants to know', async () => {
     const { kube, workers, storage } = bench();

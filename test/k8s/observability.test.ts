@@ -4,7 +4,7 @@ import { bench, useCluster } from './support/bench.ts';
 import { claim, DATA, pod } from './support/manifests.ts';
 
 describe('what can be seen', () => {
-  useCluster();
+  useCluster({ overlap: true });
 
   it("kubelet's metrics show size and use of a volume", async () => {
     const { kube, cluster, workers } = bench();

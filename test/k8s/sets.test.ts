@@ -8,7 +8,7 @@ import { CHART_CLASS, claim, DATA, pod } from './support/manifests.ts';
 const MANY = 20;
 
 describe('many volumes in Kubernetes', () => {
-  useCluster();
+  useCluster({ overlap: true });
 
   it('a StatefulSet of three, scaled down and up: each pod finds its own data', async () => {
     const { kube } = bench();
