@@ -169,10 +169,7 @@ describe('fencing', () => {
     // Nobody asks the node to clean up: kubelet waits for the pod's process, and that for its I/O. The node plugin sees by
     // itself that the attachment was revoked, and ends the session; the replacement timeout would take 15 minutes.
     await writer.waitForLine(/^ended/, 180_000);
-    await node1.machine.waitFor(
-      `! grep -l '${volume.id}' /sys/class/iscsi_session/session*/targetname`,
-      60_000,
-    );
+    await node1.machine.waitFor(`! grep -l '${volume.id}' /sys/class/iscsi_session/session*/targetname`, 60_000);
     await volume.unpublish(node1);
     await volume.unstage(node1);
     await volume.down(node2);

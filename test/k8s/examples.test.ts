@@ -59,16 +59,23 @@ describe('deploy/examples', () => {
     afterEach('its objects are gone', async () => {
       const kube = await inDefault();
       await kube.deletePods(['user']);
-      await kubectl('delete', '--ignore-not-found', '--filename', file);
+      // The secret last: the attacher reads it for the detach too (docs/operations.md).
+      await kubectl('delete', '--ignore-not-found', '--namespace=default', 'persistentvolumeclaim/lvm-iscsi-chap');
       await kube.waitFor('its volume is gone', async () => {
         const { items } = await kube.core.listPersistentVolume();
         return items.length === 0;
       });
+      await kubectl('delete', '--ignore-not-found', '--filename', file);
       await helmRelease(...HELM_INSTALL, '--reset-values');
     });
 
     it('the user that the secret names is the one that the target asks for', async () => {
       const kube = await inDefault();
+      // Then the target that is looked at below is this one's.
+      await kube.waitFor('earlier volumes are gone', async () => {
+        const { items } = await kube.core.listPersistentVolume();
+        return items.length === 0;
+      });
       await helmRelease(...HELM_INSTALL, '--set', 'chapSecretNamespaces={default}');
       await kubectl('apply', '--filename', file);
       await kube.apply(pod('user', 'lvm-iscsi-chap'));

@@ -33,6 +33,8 @@ export interface Bench {
 }
 
 let shared: Bench | undefined;
+/** Begun so far. */
+let scenarios = 0;
 /** Namespaces of scenarios that have ended, on their way out. */
 const leaving = new Set<string>();
 
@@ -167,7 +169,9 @@ export function useCluster(options: ClusterOptions = {}): void {
   beforeEach('a namespace', async function () {
     this.timeout(60_000);
     const title = this.currentTest?.title ?? '';
-    const name = `t-${title.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-')}`.slice(0, 40).replace(/-+$/, '');
+    scenarios += 1;
+    // The number: titles that begin alike are in the cluster at the same time when scenarios overlap.
+    const name = `t${scenarios}-${title.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-')}`.slice(0, 40).replace(/-+$/, '');
     const { cluster, driver, storage, workers } = bench();
     shared = { cluster, driver, storage, workers, kube: new Kube(await cluster.reachableKubeconfig(), name) };
     await shared.kube.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
