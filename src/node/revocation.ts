@@ -41,7 +41,10 @@ export async function endRevokedSessions(env: NodeEnvironment, ifIdle: IfIdle, n
     try {
       const record = await env.records.load(volumeId);
       // Asked before the volume is held: a storage host that does not answer must not keep calls waiting.
-      if (record === undefined || !(await witnesses.tellAt(record, mine))) continue;
+      if (record === undefined || !(await witnesses.tellAt(record, mine))) {
+        for (const session of mine) env.refusals.forget(keyOf(volumeId, session));
+        continue;
+      }
       await ifIdle(volumeId, async () => await endIfRevoked(env, volumeId, nowMs));
     } catch (error) {
       log().warn({ volumeId, err: error }, 'a session that is down could not be looked at; tried again');

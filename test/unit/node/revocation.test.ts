@@ -87,13 +87,18 @@ describe('sessions of revoked attachments: real mounts on loop devices, FAKE ini
     await stays('logged in');
   });
 
-  it('counts anew after an answer that is no refusal', async () => {
+  it('counts anew after an answer that is no refusal, and after a witness that was silent', async () => {
     const { initiator } = bench;
     initiator.reachAnswer = refused('unavailable');
     expect(await goneAfter(300)).to.equal(undefined);
     initiator.reachAnswer = { kind: 'accepted' };
     expect(await goneAfter(0)).to.equal(undefined);
     initiator.reachAnswer = refused('unavailable');
+    expect(await goneAfter(300)).to.equal(undefined);
+    // It was silent in between: a comparison has found something to repair.
+    initiator.witnessAnswers = ['unavailable'];
+    expect(await goneAfter(0)).to.equal(undefined);
+    initiator.witnessAnswers = ['authorization'];
     expect(await goneAfter(600)).to.equal(360);
   });
 
