@@ -61,10 +61,7 @@ describe('deploy/examples', () => {
       await kube.deletePods(['user']);
       // The secret last: the attacher reads it for the detach too (docs/operations.md).
       await kubectl('delete', '--ignore-not-found', '--namespace=default', 'persistentvolumeclaim/lvm-iscsi-chap');
-      await kube.waitFor('its volume is gone', async () => {
-        const { items } = await kube.core.listPersistentVolume();
-        return items.length === 0;
-      });
+      await kube.noVolumes();
       await kubectl('delete', '--ignore-not-found', '--filename', file);
       await helmRelease(...HELM_INSTALL, '--reset-values');
     });
@@ -72,10 +69,7 @@ describe('deploy/examples', () => {
     it('the user that the secret names is the one that the target asks for', async () => {
       const kube = await inDefault();
       // Then the target that is looked at below is this one's.
-      await kube.waitFor('earlier volumes are gone', async () => {
-        const { items } = await kube.core.listPersistentVolume();
-        return items.length === 0;
-      });
+      await kube.noVolumes();
       await helmRelease(...HELM_INSTALL, '--set', 'chapSecretNamespaces={default}');
       await kubectl('apply', '--filename', file);
       await kube.apply(pod('user', 'lvm-iscsi-chap'));

@@ -20,6 +20,7 @@ interface Lack {
   /** of the pod's event and of the log */
   readonly words: RegExp;
   readonly takeAway: string;
+  /** Works too when it was not, or only half, taken away. */
   readonly giveBack: string;
 }
 
@@ -32,7 +33,7 @@ const LACKS: readonly Lack[] = [
     lack: 'a worker without open-iscsi',
     words: /install the package open-iscsi/,
     takeAway: 'mv /usr/sbin/iscsiadm /usr/sbin/iscsiadm.away',
-    giveBack: 'mv /usr/sbin/iscsiadm.away /usr/sbin/iscsiadm',
+    giveBack: '[ -e /usr/sbin/iscsiadm ] || mv /usr/sbin/iscsiadm.away /usr/sbin/iscsiadm',
   },
   {
     component: 'node',
@@ -46,7 +47,7 @@ const LACKS: readonly Lack[] = [
     lack: 'the storage host without lvm2',
     words: /install the package lvm2/,
     takeAway: 'mv /usr/sbin/lvm /usr/sbin/lvm.away',
-    giveBack: 'mv /usr/sbin/lvm.away /usr/sbin/lvm',
+    giveBack: '[ -e /usr/sbin/lvm ] || mv /usr/sbin/lvm.away /usr/sbin/lvm',
   },
   {
     component: 'controller',

@@ -42,10 +42,7 @@ describe('what can be seen', () => {
     const { kube, storage, workers } = bench();
     const [one] = workers;
     // Those of the scenario before would be counted too.
-    await kube.waitFor(
-      'earlier volumes are gone',
-      async () => (await kube.core.listPersistentVolume()).items.length === 0,
-    );
+    await kube.noVolumes();
     await kube.apply(claim('data', { size: '64Mi' }), pod('user', 'data', { node: one.name }));
     await kube.podReady('user');
     const scrape = (machine: typeof storage, port: number) =>

@@ -88,7 +88,7 @@ describe('upgrade, rollback, uninstall', () => {
       expect(await kube.exec('user', `echo there > ${DATA}/file && cat ${DATA}/file`)).to.equal('there');
       await kube.deletePods(['user']);
       await kube.delete(claim('data'));
-      await kube.waitFor('its volume is gone', async () => (await kube.core.listPersistentVolume()).items.length === 0);
+      await kube.noVolumes();
     } finally {
       await kubectl('delete', '--ignore-not-found', '--kustomize', MANIFESTS);
       await installDriver();

@@ -159,6 +159,20 @@ export class Kube {
     return this.core.readPersistentVolume({ name: claim.spec?.volumeName ?? '' });
   }
 
+  /** Returns when no PersistentVolume is there, of any namespace. */
+  async noVolumes(): Promise<void> {
+    let names: string[] = [];
+    await this.waitFor(
+      'every volume is gone',
+      async () => {
+        const { items } = await this.core.listPersistentVolume();
+        names = items.map(({ metadata, spec }) => `${metadata?.name} of ${spec?.claimRef?.namespace}`);
+        return names.length === 0;
+      },
+      { explain: async () => names.join('\n') },
+    );
+  }
+
   /** "reason: message" of an object's events, oldest first */
   async events(kind: string, name: string): Promise<string[]> {
     const fieldSelector = `involvedObject.kind=${kind},involvedObject.name=${name}`;
