@@ -1,11 +1,13 @@
 /**
  * Standard input and output of a command that must outlive us. Pipes would end with us: the command would read half of
- * its input, or die of SIGPIPE at its next line of output, perhaps with device-mapper devices suspended. Files that
- * are unlinked at once leave nothing behind, whoever dies first.
+ * its input, or die of SIGPIPE at its next line of output, perhaps with device-mapper devices suspended. Files without
+ * a name leave nothing behind, whoever dies first.
  */
-import { randomUUID } from 'node:crypto';
-import { type FileHandle, mkdir, open, unlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { constants } from 'node:fs';
+import { type FileHandle, mkdir, open } from 'node:fs/promises';
+
+/** Node has no name for it; the value is that of every architecture but alpha, parisc and sparc. */
+const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 
 export interface CapturedText {
   readonly text: string;
@@ -26,9 +28,9 @@ export class OutputFiles {
   /** `folder` should be on a tmpfs (the run folder); it is made when absent. */
   static async create(folder: string, input: string | undefined): Promise<OutputFiles> {
     await mkdir(folder, { recursive: true, mode: 0o755 });
-    const stdout = await openUnlinked(folder, undefined);
-    const stderr = await openUnlinked(folder, undefined);
-    return new OutputFiles(input === undefined ? undefined : await openUnlinked(folder, input), stdout, stderr);
+    const stdout = await openNameless(folder, undefined);
+    const stderr = await openNameless(folder, undefined);
+    return new OutputFiles(input === undefined ? undefined : await openNameless(folder, input), stdout, stderr);
   }
 
   async close(): Promise<void> {
@@ -45,16 +47,15 @@ export async function readCaptured(file: FileHandle, limitBytes: number): Promis
   return { text: bytes.toString('utf8', 0, bytesRead), truncated: size > limitBytes };
 }
 
-async function openUnlinked(folder: string, content: string | undefined): Promise<FileHandle> {
-  const path = join(folder, `.command-${randomUUID()}`);
-  const file = await open(path, 'wx+', 0o600);
+/** Without a name from the first moment on: a death between two steps can't leave it in the folder. open(2), O_TMPFILE */
+async function openNameless(folder: string, content: string | undefined): Promise<FileHandle> {
+  const file = await open(folder, O_TMPFILE | constants.O_RDWR, 0o600);
+  if (content === undefined) return file;
   try {
-    if (content === undefined) return file;
     await file.writeFile(content);
-    const forReading = await open(path, 'r');
-    await file.close();
-    return forReading;
+    // With an offset of its own, at the start.
+    return await open(`/proc/self/fd/${file.fd}`, 'r');
   } finally {
-    await unlink(path);
+    await file.close();
   }
 }

@@ -38,7 +38,7 @@ else
   echo 'unknown: vgs failed'
 fi
 list gate dmsetup ls | grep -E '^gate: gate-|^unknown: '
-for t in /sys/kernel/config/target/iscsi/iqn.*; do [ -d "$t" ] && echo "target: $t"; done | grep -vE ":portal-cinder-volumes[.][0-9a-f]{8}[.][0-9a-f]{12}$"
+for t in /sys/kernel/config/target/iscsi/iqn.*; do [ -d "$t" ] && echo "target: $t"; done | grep -vE ":portal-[^:]*[.][0-9a-f]{8}[.][0-9a-f]{12}$"
 for t in /sys/kernel/config/target/iscsi/iqn.*/tpgt_1/acls/*; do [ -d "$t" ] && echo "ACL: $t"; done
 for b in /sys/kernel/config/target/core/iblock_*/*; do [ -d "$b" ] && echo "backstore: $b"; done
 true
@@ -47,7 +47,8 @@ true
 const NOTHING = /(?!)/;
 
 /**
- * What is left, one line each, with the host's name; [] when nothing. Wiping has up to `timeoutMs` to end.
+ * What is left, one line each, with the host's name; [] when nothing. Wiping goes on in the background: each LV has
+ * up to `timeoutMs`.
  * @param expected lines, with the host's name, that are none of a test's
  */
 export async function leftovers(
@@ -56,7 +57,8 @@ export async function leftovers(
   timeoutMs = 120_000,
 ): Promise<string[]> {
   const { storage, machines } = deployment.lab;
-  const deadline = performance.now() + timeoutMs;
+  let deadline = performance.now() + timeoutMs;
+  let before = Infinity;
   for (;;) {
     const found = (
       await Promise.all(
@@ -69,6 +71,8 @@ export async function leftovers(
     ).flat();
     // Deleted volumes are wiped and removed in the background; everything else must be gone when the call answers.
     const pending = found.filter((line) => line.includes('LV: _wipe-'));
+    if (pending.length < before) deadline = performance.now() + timeoutMs;
+    before = pending.length;
     if (found.length === 0 || pending.length < found.length || performance.now() > deadline) return found;
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
